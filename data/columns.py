@@ -1,0 +1,153 @@
+"""Columns of a batch of rows as numpy arrays, and the batch itself.
+
+Three kinds of column: text (:class:`Strings`), several texts a row (:class:`StringLists`) and numbers (a float64 or
+int64 array, NaN where null). Text is kept as codes into its distinct values, so that whatever must be done per text
+(a look-up in a vocabulary) is done once per distinct value.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Strings:
+    """Text per row: ``values[codes[i]]``, null where ``codes[i]`` is -1."""
+
+    codes: NDArray[np.int32]
+    values: Sequence[str]
+
+    @classmethod
+    def of(cls, texts: Iterable[str | None]) -> "Strings":
+        """From plain texts; distinct values in order of first appearance."""
+        index: dict[str, int] = {}
+        codes = [-1 if text is None else index.setdefault(text, len(index)) for text in texts]
+        return cls(np.array(codes, np.int32), list(index))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: NDArray[Any]) -> "Strings":
+        """The rows at these positions (or under this mask)."""
+        return Strings(self.codes[rows], self.values)
+
+    def map(self, row_of: Callable[[str], int], null: int) -> NDArray[np.int32]:
+        """``row_of(text)`` per row [n], ``null`` where the text is null; ``row_of`` is called once per distinct value."""
+        few = self.compact()
+        table = np.array([*(row_of(value) for value in few.values), null], np.int32)
+        return table[few.codes]
+
+    def compact(self) -> "Strings":
+        """The same texts with only the used values kept, where most are not used."""
+        if len(self.values) <= 2 * len(self.codes):
+            return self
+        used, codes = np.unique(self.codes, return_inverse=True)
+        if len(used) and used[0] == -1:
+            used, codes = used[1:], codes - 1
+        return Strings(codes.astype(np.int32), [self.values[code] for code in used.tolist()])
+
+    def in_order(self) -> list[str]:
+        """The distinct texts in order of first appearance."""
+        codes, first = np.unique(self.codes, return_index=True)
+        return [self.values[code] for code in codes[np.argsort(first)].tolist() if code >= 0]
+
+    def tolist(self) -> list[str | None]:
+        return [None if code < 0 else self.values[code] for code in self.codes.tolist()]
+
+
+@dataclass(frozen=True)
+class StringLists:
+    """Several texts a row: row i holds ``flat[offsets[i]:offsets[i + 1]]``; a null row is an empty one."""
+
+    offsets: NDArray[np.int64]
+    flat: Strings
+
+    @classmethod
+    def of(cls, lists: Iterable[Sequence[str] | None]) -> "StringLists":
+        rows = [list(row or ()) for row in lists]
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+        return cls(offsets, Strings.of(text for row in rows for text in row))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, rows: NDArray[Any]) -> "StringLists":
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        positions = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return StringLists(offsets, self.flat.take(positions))
+
+    def tolist(self) -> list[list[str]]:
+        flat = self.flat.tolist()
+        return [[t for t in flat[a:b] if t is not None] for a, b in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
+
+    def first(self) -> Strings:
+        """The first text of each row, null where there is none."""
+        some = np.diff(self.offsets) > 0
+        codes = np.full(len(self), -1, np.int32)
+        codes[some] = self.flat.codes[self.offsets[:-1][some]]
+        return Strings(codes, self.flat.values)
+
+
+Column = Strings | StringLists | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Named columns of equal length. The names are those of the log contract (:mod:`data.log`)."""
+
+    columns: Mapping[str, Column]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def __getitem__(self, name: str) -> Column:
+        return self.columns[name]
+
+    def strings(self, name: str) -> Strings:
+        column = self.columns[name]
+        assert isinstance(column, Strings), f"{name} is not text"
+        return column
+
+    def lists(self, name: str) -> StringLists:
+        column = self.columns[name]
+        assert isinstance(column, StringLists), f"{name} does not hold lists"
+        return column
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        column = self.columns[name]
+        assert isinstance(column, np.ndarray), f"{name} is not numeric"
+        return column
+
+    def take(self, rows: NDArray[Any]) -> "Batch":
+        """The rows at these positions (or under this mask)."""
+        return Batch({n: c[rows] if isinstance(c, np.ndarray) else c.take(rows) for n, c in self.columns.items()})
+
+
+def concatenate(first: Batch, second: Batch) -> Batch:
+    """The rows of both; the columns must be the same."""
+    if not len(first):
+        return second
+    return Batch({name: _concatenate(column, second[name]) for name, column in first.columns.items()})
+
+
+def _concatenate(first: Column, second: Column) -> Column:
+    if isinstance(first, Strings) and isinstance(second, Strings):
+        first, second = first.compact(), second.compact()
+        index = {value: code for code, value in enumerate(first.values)}
+        codes = second.map(lambda value: index.setdefault(value, len(index)), -1)
+        return Strings(np.concatenate([first.codes, codes]), list(index))
+    if isinstance(first, StringLists) and isinstance(second, StringLists):
+        flat = _concatenate(first.flat, second.flat)
+        assert isinstance(flat, Strings)
+        return StringLists(np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]), flat)
+    assert isinstance(first, np.ndarray)
+    assert isinstance(second, np.ndarray)
+    return np.concatenate([first, second])

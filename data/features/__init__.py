@@ -1,0 +1,1 @@
+"""The feature spec: one implementation computes features for training, evaluation and serving."""

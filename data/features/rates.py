@@ -1,0 +1,146 @@
+"""Counts and rates of past impressions that share a key: a video's, an author's, a user's, a user's with a tag."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.config import LabelConfig, RateFeature
+from data.features.asof import Timeline, running
+from data.features.past import MICRO, Past, Priors
+from data.features.storage import load_array, save_arrays
+from data.features.view import View
+
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Totals:
+    """Per key, what counted before ``boundary`` (ms): keys [m] sorted, counts and sums (millionths) [m, labels]."""
+
+    keys: Ints
+    counts: Ints
+    sums: Ints
+    boundary: int = 0
+
+    @classmethod
+    def empty(cls, labels: int) -> "Totals":
+        return cls(np.zeros(0, np.int64), np.zeros((0, labels), np.int64), np.zeros((0, labels), np.int64))
+
+    def look_up(self, keys: Ints) -> tuple[Ints, Ints]:
+        """Counts and sums [n, labels], 0 for a key never met."""
+        if not len(self.keys):
+            zeros = np.zeros((len(keys), self.counts.shape[1]), np.int64)
+            return zeros, zeros.copy()
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        known = (self.keys[place] == keys)[:, None]
+        return np.where(known, self.counts[place], 0), np.where(known, self.sums[place], 0)
+
+    def add(self, keys: Ints, counts: Ints, sums: Ints, boundary: int) -> "Totals":
+        """With these entries taken in (keys [e], the rest [e, labels])."""
+        every = np.concatenate([self.keys, keys])
+        order = np.argsort(every, kind="stable")
+        every = every[order]
+        starts = np.flatnonzero(np.concatenate([[True], every[1:] != every[:-1]])) if len(every) else every
+        if not len(every):
+            return replace(self, boundary=boundary)
+        counts = np.add.reduceat(np.concatenate([self.counts, counts])[order], starts, axis=0)
+        sums = np.add.reduceat(np.concatenate([self.sums, sums])[order], starts, axis=0)
+        return Totals(every[starts], counts, sums, boundary)
+
+    def save(self, folder: Path) -> None:
+        boundary = np.array(self.boundary, np.int64)
+        save_arrays({"keys": self.keys, "counts": self.counts, "sums": self.sums, "boundary": boundary}, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Totals":
+        keys, counts, sums, boundary = (
+            load_array(folder / f"{name}.npy") for name in ("keys", "counts", "sums", "boundary")
+        )
+        return cls(keys, counts, sums, int(boundary))
+
+
+def take_in(feature: RateFeature, totals: Totals, past: Past, until: int) -> Totals:
+    """Totals at the boundary ``until``: with the entries that began to count since the boundary before."""
+    rows, keys = past.view.keys(feature.keys)
+    counts, sums = (np.zeros((len(rows), len(feature.labels)), np.int64) for _ in range(2))
+    for i, label in enumerate(feature.labels):
+        visible = past.visible(label)
+        new = past.known(label) & (visible >= totals.boundary) & (visible < until)
+        counts[:, i] = new[rows]
+        sums[:, i] = np.where(new, past.micro(label), 0)[rows]
+    used = counts.any(axis=1)
+    return totals.add(keys[used], counts[used], sums[used], until)
+
+
+def rate_columns(
+    feature: RateFeature,
+    totals: Totals,
+    past: Past,
+    queries: View,
+    cutoff: Ints,
+    priors: Priors,
+    labels: dict[str, LabelConfig],
+) -> NDArray[np.float32]:
+    """The feature's floats [n, 2 * labels]: per label log10(1 + count) and the smoothed mean against the prior.
+
+    The mean stands as logit(mean) - logit(prior) for binary labels, as signed log(1 + mean) less that of the prior
+    for numbers.
+
+    Args:
+        past: entries among which are all that began to count at or after the totals' boundary.
+        cutoff: [n] ms; an entry is taken in if it counts before it.
+    """
+    rows, keys = queries.keys(feature.keys)
+    counts, sums = totals.look_up(keys)
+    if len(past) and len(cutoff) and int(cutoff.max()) > totals.boundary:
+        _add_recent(feature, totals.boundary, past, keys, cutoff[rows], counts, sums)
+    if len(rows) != len(queries) or (len(rows) and not np.array_equal(rows, np.arange(len(rows)))):
+        counts, sums = (_by_row(values, rows, len(queries)) for values in (counts, sums))
+    columns: list[NDArray[np.float64]] = []
+    for i, label in enumerate(feature.labels):
+        mean = (sums[:, i] / MICRO + priors[label] * feature.strength) / (counts[:, i] + feature.strength)
+        columns += [np.log10(1.0 + counts[:, i]), against_prior(mean, priors[label], labels[label])]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _add_recent(feature: RateFeature, since: int, past: Past, keys: Ints, cutoff: Ints, counts: Ints, sums: Ints) -> None:
+    """Add, in place, the entries that began to count in [since, cutoff)."""
+    entry, entry_keys = past.view.keys(feature.keys)
+    _, dense = np.unique(np.concatenate([entry_keys, keys]), return_inverse=True)
+    entry_group, group = dense[: len(entry_keys)], dense[len(entry_keys) :]
+    timelines: dict[tuple[object, ...], tuple[Ints, Timeline, Ints, Ints]] = {}
+    for i, label in enumerate(feature.labels):
+        timing = past.timing(label)
+        if timing not in timelines:
+            visible = past.visible(label)
+            used = np.flatnonzero((past.known(label) & (visible >= since))[entry])
+            timeline = Timeline(entry_group[used], visible[entry[used]], past.origin)
+            timelines[timing] = used, timeline, timeline.start(group), timeline.before(group, cutoff)
+        used, timeline, start, end = timelines[timing]
+        total = running(past.micro(label)[entry[used]][timeline.order])
+        counts[:, i] += end - start
+        sums[:, i] += total[end] - total[start]
+
+
+def _by_row(values: Ints, rows: Ints, n: int) -> Ints:
+    total = np.zeros((n, values.shape[1]), np.int64)
+    np.add.at(total, rows, values)
+    return total
+
+
+def against_prior(mean: NDArray[np.float64], prior: float, label: LabelConfig) -> NDArray[np.float64]:
+    """A mean outcome on the scale that networks like, 0 at the prior."""
+    if label.type == "number":
+        return _signed_log(mean) - _signed_log(np.float64(prior))
+    return _logit(mean) - _logit(np.float64(prior))
+
+
+def _signed_log(x: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    return np.asarray(np.sign(x) * np.log1p(np.abs(x)))
+
+
+def _logit(p: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    p = np.clip(p, 1e-5, 1 - 1e-5)
+    return np.asarray(np.log(p / (1 - p)))

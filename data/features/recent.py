@@ -1,0 +1,69 @@
+"""Which past impressions must be kept after a boundary, so that later features come out as from the whole log."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.config import Config, HistoryFeature, RateFeature, RecentFeature
+from data.features.past import Past
+from data.features.spec import longest_window
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+WATCHED = 20
+"""How many of the user's last positive videos the generators may ask for."""
+
+
+def kept(config: Config, past: Past, until: int, positive: str) -> Mask:
+    """Entries [m] that a feature at or after ``until`` may still need one by one.
+
+    These are: outcomes that don't count yet, impressions within the longest activity window, the last one of each
+    user, and the last N that some feature looks back to. All others are in the totals.
+    """
+    timestamp = past.view.batch.numbers("timestamp").astype(np.int64)
+    user = past.view.user
+    keep = timestamp >= until - longest_window(config)
+    keep |= _last(user, timestamp, np.ones(len(past), bool), 1)
+    counted = {label: past.visible(label) < until for label in config.labels}
+    for label in _used_labels(config):
+        keep |= past.known(label) & ~counted[label]
+    for label, above, n in _looking_back(config, positive):
+        chosen = past.known(label) & counted[label]
+        if above is not None:
+            chosen &= past.view.batch.numbers(label) > above
+        keep |= _last(user, past.visible(label), chosen, n)
+    return keep
+
+
+def _used_labels(config: Config) -> set[str]:
+    used: set[str] = set()
+    for feature in config.features:
+        match feature:
+            case RateFeature() | RecentFeature():
+                used.update(feature.labels)
+            case HistoryFeature():
+                used.add(feature.label)
+            case _:
+                pass
+    return used
+
+
+def _looking_back(config: Config, positive: str) -> set[tuple[str, float | None, int]]:
+    wanted: set[tuple[str, float | None, int]] = {(positive, 0.0, WATCHED)}
+    for feature in config.features:
+        if isinstance(feature, RecentFeature):
+            wanted.update((label, None, max(feature.last)) for label in feature.labels)
+        if isinstance(feature, HistoryFeature):
+            wanted.add((feature.label, feature.above, feature.length))
+    return wanted
+
+
+def _last(user: Ints, time: Ints, chosen: Mask, n: int) -> Mask:
+    """The last n chosen entries of each user by (time, position)."""
+    rows = np.flatnonzero(chosen)
+    order = rows[np.lexsort((time[rows], user[rows]))]
+    sorted_user = user[order]
+    from_end = np.searchsorted(sorted_user, sorted_user, side="right") - np.arange(len(order))
+    result = np.zeros(len(user), bool)
+    result[order[from_end <= n]] = True
+    return result

@@ -1,0 +1,179 @@
+"""Features of a request: the serving face of :class:`data.features.state.FeatureState`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from data.columns import Batch, Column, Strings
+from data.config import RateFeature
+from data.features.asof import Ints
+from data.features.history import context_column, history_batch
+from data.features.layout import Block
+from data.features.past import Past, join, past_batch
+from data.features.rates import Totals
+from data.features.recent import WATCHED
+from data.features.spec import Knowledge, encode_sides, longest_window
+from data.features.state import FeatureState
+from data.features.view import View
+from data.objectives import positive_label
+from data.vocabulary import Numbering
+
+_UNKNOWN = "\x00"
+"""Stands for every video that is not in the catalogue; no id can be this text."""
+
+
+@dataclass(frozen=True)
+class RequestFeatures:
+    """The user's and the context's blocks of one request, and what the candidates' cross features need."""
+
+    user: Block
+    context: Block
+    known_user: bool
+    nulls: tuple[str, ...]
+    watched: tuple[str, ...]
+    _queries: Batch
+    _time: int
+    _past: Past
+    _knowledge: Knowledge
+    _numberings: dict[str, Numbering]
+
+
+class RequestEncoder:
+    """Encodes requests against a frozen state. Immutable after construction, so any number of threads may share it.
+
+    Attributes:
+        video_ids: the catalogue: every video met in the log, then those that only the videos' table knows.
+        valid_from: [V] ms from which a video exists (0: always).
+    """
+
+    def __init__(self, state: FeatureState) -> None:
+        self.state = state
+        vocabulary = state.knowledge.vocabularies["video_id"]
+        table = state.tables.get("videos")
+        self.video_ids = [*vocabulary.texts, *(t for t in (table.ids.texts if table else ()) if vocabulary.get(t) is None)]
+        self._row = {text: row for row, text in enumerate(self.video_ids)}
+        self._candidates = [*self.video_ids, _UNKNOWN]
+        self.valid_from = self._valid_from()
+        users = len(state.knowledge.vocabularies["user_id"])
+        self._recent_start = np.searchsorted(state.recent_user, np.arange(users + 1))
+        self._seen_start = np.searchsorted(state.seen_pairs, np.arange(users + 1, dtype=np.int64) << 32)
+
+    def video_row(self, video_id: str) -> int:
+        """Row of the catalogue, -1 where unknown."""
+        return self._row.get(video_id, -1)
+
+    def catalogue(self) -> Block:
+        """The video side of the whole catalogue [V], as of the state's boundary, and the unknown video's as its last
+        row: [V + 1]. A video that starts later stands as it will at its start."""
+        ids = Strings(np.arange(len(self._candidates), dtype=np.int32), self._candidates)
+        time = np.append(np.maximum(self.valid_from + 1, self.state.boundary), self.state.boundary)
+        queries = View(Batch({"video_id": ids}), time, self.state.tables, self._numberings())
+        nobody = self._past(_none(self.state.recent), history_batch(self.state.config, "", []), self._numberings(), time[-1])
+        cutoff = np.full(len(time), self.state.boundary, np.int64)
+        return encode_sides(self.state.knowledge, queries, cutoff, nobody, ["video"])["video"]
+
+    def request(
+        self,
+        user_id: str,
+        context: Mapping[str, Any],
+        timestamp: int,
+        history: Batch | None = None,
+        history_replaces: bool = False,
+        query_video_id: str | None = None,
+    ) -> RequestFeatures:
+        """The user's and context's features at ``timestamp``.
+
+        Args:
+            context: context columns by name; those left out are null.
+            history: from :func:`data.features.history.history_batch`: what came after the stored state, or instead
+                of it with ``history_replaces``.
+        """
+        state = self.state
+        config = state.config
+        numberings = self._numberings()
+        columns: dict[str, Column] = {"user_id": Strings.of([user_id]), "query_video_id": Strings.of([query_video_id])}
+        columns |= {name: context_column(column, [context.get(name)]) for name, column in config.log.context.items()}
+        number = state.knowledge.vocabularies["user_id"].get(user_id)
+        stored = _none(state.recent) if number is None or history_replaces else self._recent(number)
+        later = history if history is not None else history_batch(config, user_id, [])
+        time = np.array([timestamp], np.int64)
+        cutoff = state.day_starts(time)
+        past = self._past(stored, past_batch(later, config), numberings, int(cutoff[0]))
+        knowledge = _without_users(state.knowledge) if history_replaces else state.knowledge
+        queries = View(Batch(columns), time, state.tables, numberings)
+        blocks = encode_sides(knowledge, queries, cutoff, past, ["user", "context"])
+        return RequestFeatures(
+            blocks["user"],
+            blocks["context"],
+            number is not None and number < state.knowledge.vocabularies["user_id"].admitted,
+            tuple(name for name in config.log.context if context.get(name) is None),
+            self._watched(past, queries),
+            queries.batch,
+            timestamp,
+            past,
+            knowledge,
+            numberings,
+        )
+
+    def cross(self, features: RequestFeatures, video_rows: Ints) -> Block:
+        """The cross side of candidates, given as rows of the catalogue (-1: unknown) [n]."""
+        n = len(video_rows)
+        layout = self.state.layout.sides["cross"]
+        if not layout.ints and not layout.floats:
+            return Block(np.zeros((n, 0), np.int32), np.zeros((n, 0), np.float32))
+        batch = features._queries.take(np.zeros(n, np.int64))
+        codes = np.where(video_rows < 0, len(self.video_ids), video_rows).astype(np.int32)
+        columns = {**batch.columns, "video_id": Strings(codes, self._candidates).compact()}
+        time = np.full(n, features._time, np.int64)
+        queries = View(Batch(columns), time, self.state.tables, features._numberings)
+        cutoff = np.repeat(self.state.day_starts(time[:1]), n)
+        return encode_sides(features._knowledge, queries, cutoff, features._past, ["cross"])["cross"]
+
+    def seen(self, user_id: str) -> set[str]:
+        """Ids of the videos that the user had impressions of within the state's window."""
+        number = self.state.knowledge.vocabularies["user_id"].get(user_id)
+        if number is None:
+            return set()
+        pairs = self.state.seen_pairs[self._seen_start[number] : self._seen_start[number + 1]]
+        return {self.video_ids[row] for row in (pairs & 0xFFFFFFFF).tolist()}
+
+    def _watched(self, past: Past, queries: View) -> tuple[str, ...]:
+        """Ids of the last watched videos, newest first."""
+        rows, timeline = past.timeline(positive_label(self.state.config), 0.0)
+        end, start = (int(place[0]) for place in (timeline.before(queries.user, queries.time), timeline.start(queries.user)))
+        last = rows[timeline.order[max(start, end - WATCHED) : end]][::-1]
+        return tuple(text for text in past.view.batch.strings("video_id").take(last).tolist() if text is not None)
+
+    def _recent(self, number: int) -> Batch:
+        rows = np.arange(self._recent_start[number], self._recent_start[number + 1])
+        return self.state.recent.take(rows)
+
+    def _past(self, stored: Batch, later: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
+        batch = join(stored, later)
+        view = View(batch, batch.numbers("timestamp").astype(np.int64), self.state.tables, numberings)
+        return Past(view, self.state.config, int(earliest) - longest_window(self.state.config))
+
+    def _numberings(self) -> dict[str, Numbering]:
+        return {name: Numbering(vocabulary) for name, vocabulary in self.state.knowledge.vocabularies.items()}
+
+    def _valid_from(self) -> Ints:
+        table = self.state.tables.get("videos")
+        if table is None or not table.dated:
+            return np.zeros(len(self.video_ids), np.int64)
+        first = {text: int(time) for text, time in zip(table.ids.texts, table.first_valid(), strict=True)}
+        return np.array([first.get(text, 0) for text in self.video_ids], np.int64)
+
+
+def _none(batch: Batch) -> Batch:
+    return batch.take(np.zeros(0, np.int64)) if batch.columns else batch
+
+
+def _without_users(knowledge: Knowledge) -> Knowledge:
+    """The same with nothing remembered of any user: a replaced history is all there is."""
+    totals = dict(knowledge.totals)
+    for feature in knowledge.config.features:
+        if isinstance(feature, RateFeature) and "user_id" in feature.keys:
+            totals[feature.name] = Totals.empty(len(feature.labels))
+    return replace(knowledge, totals=totals)

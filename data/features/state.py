@@ -1,0 +1,242 @@
+"""What features need to know of the past, carried from day to day, into the bundle and into the service."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.columns import Batch, StringLists, Strings
+from data.config import Config, NumberFeature, RateFeature, Side
+from data.days import day_of, day_start
+from data.errors import LogError
+from data.features.asof import Ints
+from data.features.fitted import Scale, prior
+from data.features.layout import SIDES, Block, Layout, build_layout
+from data.features.past import Past, join, past_batch, visible_at
+from data.features.rates import Totals, take_in
+from data.features.recent import kept
+from data.features.slates import feature_times, slates
+from data.features.spec import Knowledge, encode_sides, longest_window, table_sizes, vocabulary_sources
+from data.features.static import crossed_column, number_values
+from data.features.storage import load_array, load_batch, save_arrays, save_batch
+from data.features.tables import EntityTable, Tables
+from data.features.targets import TargetStats
+from data.features.view import View
+from data.objectives import positive_label, targets
+from data.vocabulary import Numbering, Vocabulary
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows ready for the network. ``targets`` [n, K] are in natural units, NaN where masked; ``user`` and ``video`` [n]
+    are numbers of their vocabularies; ``new_user`` and ``new_video`` [n] say who is served through the learnt default."""
+
+    blocks: Mapping[Side, Block]
+    targets: NDArray[np.float32]
+    user: Ints
+    video: Ints
+    slate: Ints
+    time: Ints
+    new_user: NDArray[np.bool_]
+    new_video: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class FeatureState:
+    """Vocabularies, fitted scales, totals and the users' recent past at ``boundary``, the start of a day.
+
+    :meth:`fit`, then for each day :meth:`encode` (any number of times) and :meth:`advance` over it. Nothing that
+    ``encode`` returns for a row depends on anything at or after the row's feature time.
+    """
+
+    def __init__(self, knowledge: Knowledge, tables: Tables, target_stats: Sequence[TargetStats]) -> None:
+        self.knowledge = knowledge
+        self.tables = dict(tables)
+        self.target_stats = tuple(target_stats)
+        self.recent: Batch = Batch({})
+        self.recent_user: Ints = np.zeros(0, np.int64)
+        self.seen_pairs: Ints = np.zeros(0, np.int64)
+
+    @classmethod
+    def fit(cls, config: Config, tables: Tables, days: Iterable[tuple[date, Batch]]) -> "FeatureState":
+        """Fit vocabularies, scales and priors on whole days; the boundary is the start of the first.
+
+        Priors are means of the outcomes that counted by the end of the last of them.
+        """
+        days = list(days)
+        if not days:
+            raise LogError("cannot fit features: there are no days")
+        vocabularies = {name: Vocabulary() for name in vocabulary_sources(config)}
+        totals = {f.name: Totals.empty(len(f.labels)) for f in config.features if isinstance(f, RateFeature)}
+        boundary = day_start(days[0][0], config.timezone)
+        state = cls(Knowledge(config, build_layout(config), vocabularies, {}, {}, totals, boundary), tables, ())
+        until = day_start(days[-1][0] + timedelta(days=1), config.timezone)
+        views = [state._view(early, feature_times(early)) for early in (_before(batch, until) for _, batch in days)]
+        for view in views:
+            state._grow(view)
+        for vocabulary in vocabularies.values():
+            vocabulary.admit()
+        numbers = [feature for feature in config.features if isinstance(feature, NumberFeature)]
+        scales = {f.name: Scale.fit(f, np.concatenate([number_values(f, v) for v in views])) for f in numbers}
+        priors = {label: prior(_known_before(batch, label, config, until) for _, batch in days) for label in config.labels}
+        state.knowledge = replace(state.knowledge, scales=scales, priors=priors)
+        whole = [state._view(batch, feature_times(batch)) for _, batch in days]
+        fitted = np.concatenate([targets(view.batch, config, view.column) for view in whole])
+        state.target_stats = tuple(TargetStats.fit(o, fitted[:, k]) for k, o in enumerate(config.objectives))
+        return state
+
+    @property
+    def config(self) -> Config:
+        return self.knowledge.config
+
+    @property
+    def layout(self) -> Layout:
+        return self.knowledge.layout
+
+    @property
+    def boundary(self) -> int:
+        """All that the totals hold counted before this time, ms."""
+        return self.knowledge.boundary
+
+    def table_sizes(self) -> dict[str, int]:
+        """Embedding rows admitted now, per table (UNSEEN and NULL included)."""
+        return table_sizes(self.knowledge)
+
+    def encode(self, batch: Batch, day: date, time: Ints | None = None) -> Encoded:
+        """Encode the rows of a day, in the log's order.
+
+        Args:
+            time: feature times [n], ms; default :func:`data.features.slates.feature_times`.
+
+        Raises:
+            LogError: a feature time lies before the boundary, whose past is no longer known one by one.
+        """
+        time = feature_times(batch) if time is None else time
+        if len(time) and int(time.min()) < self.boundary:
+            raise LogError(f"{day} holds rows from before it, or the day was already taken in")
+        numberings = self._numberings()
+        queries = View(batch, time, self.tables, numberings)
+        recent = self.recent.take(np.isin(self.recent_user, np.unique(queries.user))) if len(self.recent) else self.recent
+        cutoff = self.day_starts(time)
+        past = self._past(recent, past_batch(batch, self.config), numberings, int(cutoff.min(initial=self.boundary)))
+        video = queries.number("video_id")
+        vocabularies = self.knowledge.vocabularies
+        return Encoded(
+            encode_sides(self.knowledge, queries, cutoff, past, SIDES),
+            targets(batch, self.config, queries.column),
+            queries.user,
+            video,
+            slates(batch, self.config, day),
+            time,
+            queries.user >= vocabularies["user_id"].admitted,
+            video >= vocabularies["video_id"].admitted,
+        )
+
+    def advance(self, batch: Batch, until: int) -> None:
+        """Take a day in: ``until`` (the start of the next day, ms) becomes the boundary; new ids are admitted.
+
+        A day's last request may have rows after ``until``: the ids that come with these are admitted a day later.
+        """
+        early = _before(batch, until)
+        self._grow(self._view(early, feature_times(early)))
+        for vocabulary in self.knowledge.vocabularies.values():
+            vocabulary.admit()
+        day = self._view(batch, feature_times(batch))
+        self._grow(day)
+        numberings = self._numberings()
+        past = self._past(self.recent, past_batch(batch, self.config), numberings, self.boundary)
+        totals = dict(self.knowledge.totals)
+        for feature in self.config.features:
+            if isinstance(feature, RateFeature):
+                totals[feature.name] = take_in(feature, totals[feature.name], past, until)
+        keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
+        keep = keep[np.argsort(past.view.user[keep], kind="stable")]
+        self.recent, self.recent_user = past_batch(past.view.batch.take(keep), self.config), past.view.user[keep]
+        self.seen_pairs = np.union1d(self.seen_pairs, (day.user << 32) | day.number("video_id"))
+        self.knowledge = replace(self.knowledge, totals=totals, boundary=until)
+
+    def day_starts(self, time: Ints) -> Ints:
+        """Start of each time's day [n], ms."""
+        zone = self.config.timezone
+        quarters, inverse = np.unique(time // 900_000, return_inverse=True)
+        starts = [day_start(day_of(int(quarter) * 900_000, zone), zone) for quarter in quarters]
+        return np.array(starts, np.int64)[inverse]
+
+    def _numberings(self) -> dict[str, Numbering]:
+        return {name: Numbering(vocabulary) for name, vocabulary in self.knowledge.vocabularies.items()}
+
+    def _view(self, batch: Batch, time: Ints) -> View:
+        return View(batch, time, self.tables, self._numberings())
+
+    def _past(self, recent: Batch, today: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
+        batch = join(recent, today)
+        view = View(batch, batch.numbers("timestamp").astype(np.int64), self.tables, numberings)
+        return Past(view, self.config, min(earliest, self.boundary) - longest_window(self.config))
+
+    def _grow(self, view: View) -> None:
+        crossed = {f.name: f for f in self.config.features if f.kind == "crossed"}
+        for name, columns in vocabulary_sources(self.config).items():
+            found = [view.column(column) for column in columns] or [crossed_column(crossed[name], view)]
+            for column in found:
+                texts = column.flat if isinstance(column, StringLists) else column
+                assert isinstance(texts, Strings)
+                self.knowledge.vocabularies[name].add(texts.in_order())
+
+    def save(self, folder: Path) -> None:
+        """Write everything but the configuration, as .npy and .json files."""
+        for part in ("vocabularies", "totals", "recent", "tables"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        know = self.knowledge
+        for name, vocabulary in know.vocabularies.items():
+            vocabulary.save(folder / "vocabularies" / f"{name}.json")
+        for name, totals in know.totals.items():
+            totals.save(folder / "totals" / name)
+        for name, table in self.tables.items():
+            table.save(folder / "tables" / name)
+        save_batch(self.recent, folder / "recent")
+        save_arrays({"recent_user": self.recent_user, "seen_pairs": self.seen_pairs}, folder)
+        fitted = {
+            "boundary": know.boundary,
+            "scales": {name: scale.model_dump() for name, scale in know.scales.items()},
+            "priors": dict(know.priors),
+            "target_stats": [vars(stats) for stats in self.target_stats],
+        }
+        (folder / "fitted.json").write_text(json.dumps(fitted, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path, config: Config) -> "FeatureState":
+        """What :meth:`save` wrote; arrays are memory-mapped."""
+        fitted: dict[str, Any] = json.loads((folder / "fitted.json").read_text())
+        knowledge = Knowledge(
+            config,
+            build_layout(config),
+            {name: Vocabulary.load(folder / "vocabularies" / f"{name}.json") for name in vocabulary_sources(config)},
+            {name: Scale.model_validate(scale) for name, scale in fitted["scales"].items()},
+            fitted["priors"],
+            {f.name: Totals.load(folder / "totals" / f.name) for f in config.features if isinstance(f, RateFeature)},
+            fitted["boundary"],
+        )
+        tables = {path.name: EntityTable.load(path) for path in sorted((folder / "tables").iterdir())}
+        state = cls(knowledge, tables, [TargetStats(**stats) for stats in fitted["target_stats"]])
+        state.recent = load_batch(folder / "recent")
+        state.recent_user, state.seen_pairs = (load_array(folder / f"{name}.npy") for name in ("recent_user", "seen_pairs"))
+        return state
+
+
+def _before(batch: Batch, until: int) -> Batch:
+    """The rows shown before ``until`` (ms)."""
+    early = batch.numbers("timestamp") < until
+    return batch if early.all() else batch.take(early)
+
+
+def _known_before(batch: Batch, label: str, config: Config, until: int) -> NDArray[np.float64]:
+    """The label's values [e] that count before ``until``."""
+    delay = round(config.labels[label].feedback_delay * 1000)
+    return np.asarray(batch.numbers(label)[visible_at(batch, label) + delay < until], np.float64)

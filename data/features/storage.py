@@ -1,0 +1,55 @@
+"""Batches and named arrays on disk: .npy files (memory-mapped on load) and .json for texts. No pickle."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.columns import Batch, Column, StringLists, Strings
+
+
+def save_arrays(arrays: Mapping[str, NDArray[Any]], folder: Path) -> None:
+    """One .npy file per array."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """A memory-mapped array (an empty one cannot be mapped and is read)."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except ValueError:
+        return np.asarray(np.load(path, allow_pickle=False))
+
+
+def save_batch(batch: Batch, folder: Path) -> None:
+    """A batch, column by column; ``columns.json`` names them and their kinds in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {name: type(column).__name__ for name, column in batch.columns.items()}
+    (folder / "columns.json").write_text(json.dumps(kinds))
+    for name, column in batch.columns.items():
+        if isinstance(column, StringLists):
+            np.save(folder / f"{name}.offsets.npy", column.offsets, allow_pickle=False)
+            column = column.flat
+        if isinstance(column, Strings):
+            (folder / f"{name}.json").write_text(json.dumps(list(column.values), ensure_ascii=False), encoding="utf-8")
+            column = column.codes
+        np.save(folder / f"{name}.npy", column, allow_pickle=False)
+
+
+def load_batch(folder: Path) -> Batch:
+    """What :func:`save_batch` wrote."""
+    kinds: dict[str, str] = json.loads((folder / "columns.json").read_text())
+    return Batch({name: _load_column(folder, name, kind) for name, kind in kinds.items()})
+
+
+def _load_column(folder: Path, name: str, kind: str) -> Column:
+    array = load_array(folder / f"{name}.npy")
+    if kind not in ("Strings", "StringLists"):
+        return array
+    texts = Strings(array, json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+    return StringLists(load_array(folder / f"{name}.offsets.npy"), texts) if kind == "StringLists" else texts

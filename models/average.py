@@ -1,0 +1,31 @@
+"""The exponential moving average of the weights."""
+
+import tensorflow as tf
+
+
+class Average:
+    """a <- d_t a + (1 - d_t) w after every step t, with d_t = min(decay, (1 + t) / (10 + t)), a = w at the start.
+
+    The warm-up keeps the random start from lingering (as in ``tf.train.ExponentialMovingAverage``).
+
+    Args:
+        variables: what is averaged. Tables updated sparsely are left out: averaging them would touch every row.
+    """
+
+    def __init__(self, variables: dict[str, tf.Variable], decay: float) -> None:
+        self._live, self._decay = variables, decay
+        self.values = {name: tf.Variable(variable, trainable=False) for name, variable in variables.items()}
+
+    def update(self, step: tf.Tensor) -> None:
+        """``step``: the number of steps taken before this one."""
+        t = tf.cast(step, tf.float32)
+        decay = tf.minimum(self._decay, (1 + t) / (10 + t))
+        for name, average in self.values.items():
+            average.assign_sub((1 - decay) * (average - self._live[name]))
+
+    def swap(self) -> None:
+        """Exchange the weights and their averages (twice: nothing changes)."""
+        for name, average in self.values.items():
+            kept = self._live[name].numpy()
+            self._live[name].assign(average)
+            average.assign(kept)

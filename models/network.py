@@ -1,0 +1,144 @@
+"""The ranker: encoder, trunk, towers, shallow tower.
+
+x = encoder(user, context, video, cross);  h_1..h_K = trunk(x);  raw_k = tower_k(h_k) + shallow_tower(training-only)_k
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from data.config import Config, Side
+from data.errors import ConfigError
+from data.features.layout import Block, Layout
+from data.features.targets import TargetStats
+from models.embedding import Embeddings
+from models.encoder import Encoder, Split, TensorBlock, side_width
+from models.losses import start_bias, to_natural
+from models.mmoe import MMoE
+from models.noise import Noise, derive
+from models.tower import ShallowTower, Towers, missing
+
+Blocks = Mapping[Side, TensorBlock]
+
+
+class Outputs(NamedTuple):
+    """raw [n, K]: logits or standardised values; gates [n, K, E]; x [n, D]: the encoded input."""
+
+    raw: tf.Tensor
+    gates: tf.Tensor
+    x: "tf.Tensor | Split"
+
+
+class Network:
+    """The network of a configuration, initialised from its seed: the same seed, the same bits.
+
+    Args:
+        table_sizes: the rows admitted now, per embedding table.
+        target_stats: per objective, the scale that its targets have in training.
+        spare: whether the embedding tables have room to grow.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        layout: Layout,
+        table_sizes: Mapping[str, int],
+        target_stats: Sequence[TargetStats],
+        spare: bool = True,
+    ) -> None:
+        self.config, self.layout, self.target_stats = config, layout, tuple(target_stats)
+        model, seed = config.model, derive(config.seed, "network")
+        self.embeddings = Embeddings(_used_tables(layout, model.shallow_tower), table_sizes, seed, spare)
+        self.encoder = Encoder(layout, self.embeddings, model.products)
+        if self.encoder.width == 0:
+            raise ConfigError("the network has no input: every feature is training-only")
+        trunk, count = model.trunk, len(config.objectives)
+        self.trunk = MMoE(count, trunk.experts, trunk.layers, trunk.expert_dropout, model.dropout, seed)
+        self.trunk.build((None, self.encoder.width))
+        biases = [start_bias(*pair) for pair in zip(config.objectives, self.target_stats, strict=True)]
+        self.towers = Towers(model.tower, biases, model.dropout, seed)
+        self.towers.build((count, None, self.trunk.width))
+        self.shallow_tower = self._shallow_tower(seed)
+
+    def _shallow_tower(self, seed: int) -> ShallowTower | None:
+        width = side_width(self.layout, "training_only")
+        if not self.config.model.shallow_tower or width == 0:
+            return None
+        tower = ShallowTower(len(self.config.objectives), self.config.model.shallow_tower_layers, seed)
+        tower.build((None, width))
+        return tower
+
+    @property
+    def weights(self) -> dict[str, tf.Variable]:
+        """The dense weights by name, in a fixed order; the embedding tables are apart (``embeddings.variables``)."""
+        layers: list[keras.layers.Layer] = [self.trunk, self.towers]
+        layers += [self.shallow_tower] if self.shallow_tower else []
+        return {f"{layer.name}/{weight.name}": weight.value for layer in layers for weight in layer.trainable_variables}
+
+    @property
+    def table_sizes(self) -> dict[str, int]:
+        return dict(self.embeddings.sizes)
+
+    def forward(self, blocks: Blocks, noise: Noise | None = None) -> Outputs:
+        """Run the network: for training where ``noise`` is given, else for evaluation and serving.
+
+        In training the shallow tower adds what the training-only side says (or, by feature dropout, what it says when
+        missing). Without noise nothing is dropped and the training-only side is missing, whether or not it is given:
+        the outputs don't depend on position.
+
+        Args:
+            blocks: per side (ints, floats) of n rows each.
+        """
+        x = self.encoder(blocks, noise)
+        inputs = noise.dropout(x, self.config.model.input_dropout) if noise else x
+        return self._outputs(inputs, blocks, noise)._replace(x=x)
+
+    def forward_request(self, blocks: Blocks) -> Outputs:
+        """The same for one request's candidates, without training: user and context have one row, video and cross n."""
+        return self._outputs(self.encoder.split(blocks), {}, None)
+
+    def _outputs(self, x: "tf.Tensor | Split", blocks: Blocks, noise: Noise | None) -> Outputs:
+        h, gates = self.trunk(x, noise=noise)
+        raw = self.towers(h, noise=noise)
+        if self.shallow_tower is not None:
+            raw += self.shallow_tower(self._training_only(blocks, noise))
+        return Outputs(raw, gates, x)
+
+    def _training_only(self, blocks: Blocks, noise: Noise | None) -> tf.Tensor:
+        """The shallow tower's input: of n rows in training, else of one row, where all is missing."""
+        if noise is not None:
+            block = missing(blocks["training_only"], self.config.model.shallow_tower_dropout, noise)
+        else:
+            side = self.layout.sides["training_only"]
+            block = tf.zeros([1, side.int_width], tf.int32), tf.zeros([1, side.float_width])
+        return self.encoder.side("training_only", block, noise)
+
+    def to_natural(self, raw: tf.Tensor) -> tf.Tensor:
+        """Predictions [n, K] in natural units from raw [n, K]."""
+        return to_natural(raw, self.config.objectives, self.target_stats)
+
+    def embed(self, side: Side, block: Block) -> NDArray[np.float32]:
+        """A side's part of x [n, side_width], outside any graph."""
+        return np.asarray(self.encoder.side(side, (tf.constant(block.ints), tf.constant(block.floats))))
+
+    def copy(self, spare: bool = True) -> "Network":
+        """A network of the same weights in variables of its own; without ``spare`` its tables have no room to grow."""
+        twin = Network(self.config, self.layout, self.table_sizes, self.target_stats, spare)
+        for mine, theirs in zip(self.weights.values(), twin.weights.values(), strict=True):
+            theirs.assign(mine)
+        for name, rows in self.table_sizes.items():
+            table = twin.embeddings.variables[name]
+            table.assign(self.embeddings.variables[name][: table.shape[0]])
+            twin.embeddings.sizes[name] = rows
+        return twin
+
+
+def _used_tables(layout: Layout, shallow_tower: bool) -> dict[str, int]:
+    """The embedding tables that some part of the network reads, and their dims."""
+    sides = [side for side in layout.sides if shallow_tower or side != "training_only"]
+    read = {field.table for side in sides for field in layout.sides[side].ints}
+    return {name: dim for name, dim in layout.tables.items() if name in read}

@@ -1,0 +1,219 @@
+"""The training step, and the trainer that runs it over arrays."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from data.config import Side, TrainingConfig
+from data.errors import BundleError
+from data.features.layout import SIDES, Block
+from models.arrays import read_arrays, write_arrays
+from models.average import Average
+from models.embedding import extend
+from models.losses import objective_losses
+from models.network import Network
+from models.noise import Noise
+from models.optimizer import Optimizers
+
+FORMAT = 1
+PREDICT_ROWS = 4096
+OnBatch = Callable[[int, NDArray[np.float32]], None]
+
+
+class Trainer:
+    """Trains a network on encoded rows, and predicts with it.
+
+    The state (weights, slots, averages, the count of steps) is all that the next step depends on, besides its batch and
+    seed: a trainer saved and loaded goes on to the bit. With ``deterministic`` TensorFlow's op determinism is switched
+    on, for the whole process.
+    """
+
+    def __init__(self, network: Network, training: TrainingConfig) -> None:
+        self.network, self.training = network, training
+        self.steps = tf.Variable(0, dtype=tf.int64, name="steps")
+        if training.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        self._build()
+
+    def _build(self) -> None:
+        """Optimizers, averages and graphs over the network's present variables."""
+        self.optimizers = Optimizers(self.network, self.training)
+        decay = self.training.average
+        named = {**self.network.weights, **{f"table/{name}": table for name, table in self.optimizers.small.items()}}
+        self.average = Average(named, decay) if decay is not None else None
+        blocks, targets, seed = self._signature()
+        self._step = tf.function(self._train, input_signature=[blocks, targets, seed], reduce_retracing=True)
+        self._score = tf.function(self._predict, input_signature=[blocks], reduce_retracing=True)
+
+    def _signature(self) -> tuple[dict[Side, tuple[tf.TensorSpec, tf.TensorSpec]], tf.TensorSpec, tf.TensorSpec]:
+        """Any number of rows fits one signature: a short last batch is not traced again."""
+        layout, count = self.network.layout, len(self.network.config.objectives)
+        blocks = {
+            side: (
+                tf.TensorSpec([None, layout.sides[side].int_width], tf.int32),
+                tf.TensorSpec([None, layout.sides[side].float_width], tf.float32),
+            )
+            for side in SIDES
+        }
+        return blocks, tf.TensorSpec([None, count], tf.float32), tf.TensorSpec([], tf.int64)
+
+    def _train(self, blocks: Any, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step: sum_k loss_weight_k loss_k + the embeddings' penalty. Returns losses and counts [K]."""
+        config = self.network.config
+        noise = Noise(seed, self.steps)
+        variables = self.optimizers.variables
+        with tf.GradientTape() as tape:
+            outputs = self.network.forward(blocks, noise)
+            losses, counts = objective_losses(outputs.raw, targets, config.objectives, self.network.target_stats)
+            labelled = tf.reduce_any(~tf.math.is_nan(targets), axis=1)
+            penalty = self.network.encoder.penalty(outputs.x, tf.cast(labelled, tf.float32))
+            weights = tf.constant([objective.loss_weight for objective in config.objectives])
+            total = tf.reduce_sum(weights * losses) + penalty
+        self.optimizers.apply(tape.gradient(total, variables))
+        if self.average is not None:
+            self.average.update(self.steps)
+        self.steps.assign_add(1)
+        return losses, counts
+
+    def _predict(self, blocks: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = self.network.forward(blocks)
+        return self.network.to_natural(outputs.raw), tf.reduce_sum(outputs.gates, 0)
+
+    def train_epoch(
+        self,
+        blocks: Mapping[Side, Block],
+        targets: NDArray[np.float32],
+        order: NDArray[np.int64],
+        seed: int,
+        on_batch: OnBatch | None = None,
+    ) -> NDArray[np.float64]:
+        """Train once on the rows of ``order``, in that order.
+
+        Args:
+            blocks: per side, features of n rows.
+            targets: [n, K] in natural units, NaN masked.
+            order: which rows, e.g. a permutation of n.
+            seed: with the count of steps, the key of all that is random.
+            on_batch: called after each batch with its rows and its losses [K].
+
+        Returns:
+            The mean loss per objective over its defined rows [K]; NaN where it had none.
+        """
+        sums, counts = np.zeros(targets.shape[1]), np.zeros(targets.shape[1])
+        key = tf.constant(seed, tf.int64)
+        for start in range(0, len(order), self.training.batch_size):
+            rows = order[start : start + self.training.batch_size]
+            losses, defined = self._step(_slice(blocks, rows), targets[rows], key)
+            sums += losses.numpy().astype(np.float64) * defined.numpy()
+            counts += defined.numpy()
+            if on_batch is not None:
+                on_batch(len(rows), losses.numpy())
+        return np.asarray(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
+
+    def predict(self, blocks: Mapping[Side, Block]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Predictions [n, K] in natural units and the mean gate weight of each expert [K, E] (NaN where n is 0).
+
+        The training-only side is missing, whatever it holds; where weights are averaged, the averages predict.
+        """
+        n = len(next(iter(blocks.values())))
+        found, gates = [], np.zeros((len(self.network.config.objectives), self.network.trunk.experts))
+        with self.averaged():
+            for start in range(0, n, PREDICT_ROWS):
+                predictions, total = self._score(_slice(blocks, slice(start, start + PREDICT_ROWS)))
+                found.append(predictions.numpy())
+                gates += total.numpy()
+        empty = np.zeros((0, len(gates)), np.float32)
+        return np.concatenate([empty, *found]), gates / n if n else np.full(gates.shape, np.nan)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Network]:
+        """The network with its averaged weights (its own where none are kept): to predict with, or to export."""
+        if self.average is None:
+            yield self.network
+            return
+        self.average.swap()
+        try:
+            yield self.network
+        finally:
+            self.average.swap()
+
+    def grow(self, sizes: Mapping[str, int]) -> None:
+        """Admit rows into the embedding tables; each starts as a copy of its table's row 0, also in the averages."""
+        before = self.network.table_sizes
+        if before == {name: sizes[name] for name in before}:
+            return
+        slots = self.optimizers.slots()
+        averages = self._averages()
+        sparse = set(self.optimizers.large)
+        replaced = self.network.embeddings.grow(sizes)
+        if replaced or sparse != {name for name in before if sizes[name] > self.training.sparse_rows}:
+            self._build()
+            self.optimizers.restore(slots)
+        self._restore_averages(averages, before)
+
+    def save(self, folder: Path) -> None:
+        """Write the whole state as ``.npy`` and ``.json`` files."""
+        network = self.network
+        arrays = {f"weight/{name}": variable.numpy() for name, variable in network.weights.items()}
+        arrays |= {f"table/{name}": variable.numpy() for name, variable in network.embeddings.variables.items()}
+        arrays |= {f"slot/{name}": values for name, values in self.optimizers.slots().items()}
+        arrays |= {f"average/{name}": values for name, values in self._averages().items()}
+        write_arrays(folder, arrays, {"format": FORMAT, "steps": int(self.steps), "rows": network.table_sizes})
+
+    def load(self, folder: Path) -> None:
+        """Take over a saved state. Where this network has admitted more rows, they are grown into it.
+
+        Raises:
+            BundleError: a file is damaged, or the state is of another network.
+        """
+        arrays, facts = read_arrays(folder)
+        self._check(folder, arrays, facts)
+        wanted = self.network.table_sizes
+        for name, variable in self.network.weights.items():
+            variable.assign(arrays[f"weight/{name}"])
+        for name, rows in facts["rows"].items():
+            self.network.embeddings.put(name, arrays[f"table/{name}"], rows)
+        self._build()
+        self.optimizers.restore(_under(arrays, "slot/"))
+        self._restore_averages(_under(arrays, "average/"), facts["rows"])
+        self.steps.assign(facts["steps"])
+        self.grow({name: max(rows, facts["rows"][name]) for name, rows in wanted.items()})
+
+    def _check(self, folder: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+        if facts.get("format") != FORMAT:
+            raise BundleError(f"{folder}: expected trainer format {FORMAT}, got {facts.get('format')!r}")
+        expected = {f"weight/{name}": tuple(variable.shape) for name, variable in self.network.weights.items()}
+        tables = self.network.embeddings.variables.items()
+        expected |= {f"table/{name}": (None, int(table.shape[1])) for name, table in tables}
+        for name, shape in expected.items():
+            came = arrays[name].shape if name in arrays else None
+            if came is None or len(came) != len(shape) or any(a not in (None, b) for a, b in zip(shape, came, strict=True)):
+                raise BundleError(f"{folder}: {name} should have shape {shape}, got {came}: it is of another configuration")
+
+    def _averages(self) -> dict[str, NDArray[np.float32]]:
+        return {name: value.numpy() for name, value in self.average.values.items()} if self.average else {}
+
+    def _restore_averages(self, averages: Mapping[str, NDArray[np.float32]], rows: Mapping[str, int]) -> None:
+        """Set the averages, tables that have grown from ``rows`` extended by copies of row 0; an average not given (of a
+        state saved without) starts from its weights."""
+        for name, variable in (self.average.values if self.average else {}).items():
+            values = averages.get(name)
+            if values is None:
+                continue
+            table = name.removeprefix("table/")
+            if table in rows and rows[table] < self.network.table_sizes[table]:
+                values = extend(values, rows[table], int(variable.shape[0]))
+            variable.assign(values)
+
+
+def _slice(blocks: Mapping[Side, Block], rows: Any) -> dict[Side, tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    return {side: (blocks[side].ints[rows], blocks[side].floats[rows]) for side in SIDES}
+
+
+def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,53 @@
+"""The outermost layer: a request gets its id, its log line and its metrics, and a defect is answered without a traceback."""
+
+from time import perf_counter
+from uuid import uuid4
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.observability import Metrics
+from service.problems import Problem
+
+log = structlog.get_logger()
+
+QUIET = ("/healthz", "/readyz", "/metrics")
+"""Asked for every few seconds by machines: logged at debug level."""
+
+
+class Access:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        started = perf_counter()
+        request_id = uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, note)
+            except Exception:
+                log.exception("request failed")
+                if status:
+                    raise
+                await Problem(500, "the service has a defect; its log says more").response()(scope, receive, note)
+            finally:
+                self._count(scope, status, perf_counter() - started)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self.metrics.requests.labels(route, str(status)).inc()
+        self.metrics.request_seconds.labels(route).observe(seconds)
+        write = log.debug if route in QUIET else log.info
+        write("request", method=scope["method"], route=route, status=status, milliseconds=round(seconds * 1e3, 2))

@@ -1,0 +1,96 @@
+"""The application factory: the one place where the service is wired."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from data.errors import WatchNextError
+from service import health, models_api, problems, ranking_api
+from service.access import Access
+from service.body_limit import BodyLimit
+from service.loading import Loader, load_champion, read_blocked, warm
+from service.observability import Metrics, configure_logs
+from service.runtime import Clock, Runtime, State, now
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings, load: Loader = load_champion, clock: Clock = now) -> FastAPI:
+    """The service. It starts without a bundle too; ``/readyz`` then says what is missing.
+
+    Args:
+        load: brings what is to be served.
+        clock: ms since the epoch, where a request has no timestamp.
+
+    Raises:
+        WatchNextError: a setting is wrong.
+    """
+    configure_logs(settings.log_level)
+    metrics = Metrics()
+    blocked = read_blocked(settings.blocked_file)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        runtime = Runtime(settings, metrics, blocked, clock)
+        loading = asyncio.create_task(asyncio.to_thread(start, runtime, load))
+        yield {"runtime": runtime}
+        runtime.close()
+        await loading
+
+    app = FastAPI(
+        title="WatchNext",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,  # those pages fetch their scripts from someone else's server
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    app.add_middleware(BodyLimit, limit=settings.body_limit)
+    app.add_middleware(Access, metrics=metrics)  # added last: the outermost
+    for router in (health.router, ranking_api.router, models_api.router):
+        app.include_router(router)
+    _add_problem_schema(app)
+    return app
+
+
+def start(runtime: Runtime, load: Loader) -> None:
+    """Load, warm, and only then put in place."""
+    started = perf_counter()
+    try:
+        serving = load(runtime.settings)
+        warm(serving)
+    except WatchNextError as error:
+        runtime.slot.fail(str(error))
+        log.error("no bundle is served", reason=str(error))
+    except Exception:
+        runtime.slot.fail("the bundle can't be loaded; the log says why")
+        log.exception("no bundle is served")
+    else:
+        runtime.slot.swap(serving)
+        seconds = perf_counter() - started
+        runtime.metrics.model_version.set(serving.version)
+        runtime.metrics.load_seconds.set(seconds)
+        log.info("serving", bundle=serving.name, version=serving.version, seconds=round(seconds, 2))
+
+
+def _add_problem_schema(app: FastAPI) -> None:
+    """The endpoints refer to it by name, since FastAPI would declare it as plain ``application/json``."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        _, definitions = models_json_schema(
+            [(problems.ProblemDetails, "serialization")], ref_template="#/components/schemas/{model}"
+        )
+        schema["components"]["schemas"].update(definitions["$defs"])
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,1 @@
+"""Generators of candidates, one a file, behind one protocol."""

@@ -1,0 +1,29 @@
+"""GET /healthz (the process lives), /readyz (it can rank), /metrics."""
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.problems import Problem, documented
+from service.runtime import Runtime
+from service.schemas import Health
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="The process lives")
+async def healthz() -> Health:
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses=documented(503), summary="A bundle is loaded and warm")
+async def readyz(request: Request) -> Health:
+    runtime: Runtime = request.state.runtime
+    if runtime.slot.current is None:
+        raise Problem(503, f"not ready: {runtime.slot.reason}", headers={"retry-after": "5"})
+    return Health(status="ready")
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, summary="For Prometheus")
+async def metrics(request: Request) -> Response:
+    runtime: Runtime = request.state.runtime
+    return Response(runtime.metrics.text(), media_type=CONTENT_TYPE_LATEST)

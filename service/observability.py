@@ -1,0 +1,121 @@
+"""Metrics for Prometheus and structured logs."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import structlog
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+COUNTS = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, of no use here
+
+
+class Metrics:
+    """Everything that is counted, in a registry of its own, so that one process may hold several applications.
+
+    Several worker processes share their counts through files in ``PROMETHEUS_MULTIPROC_DIR``. prometheus_client reads
+    that variable when it is first imported; set later, counts would silently stay in each process.
+
+    Raises:
+        RuntimeError: the variable was set too late.
+    """
+
+    def __init__(self) -> None:
+        self.shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        if self.shared and values.ValueClass is values.MutexValue:
+            raise RuntimeError("PROMETHEUS_MULTIPROC_DIR must be set before prometheus_client is imported")
+        self.registry = to = CollectorRegistry()
+        self.requests = Counter("watchnext_requests", "Requests answered", ["route", "status"], registry=to)
+        self.request_seconds = Histogram(
+            "watchnext_request_seconds", "From the request's arrival to its answer", ["route"], buckets=SECONDS, registry=to
+        )
+        self.stage_seconds = Histogram(
+            "watchnext_stage_seconds", "Time of a stage of the pipeline", ["stage"], buckets=SECONDS, registry=to
+        )
+        self.candidates = Histogram(
+            "watchnext_candidates", "Candidates scored in a request", ["route"], buckets=COUNTS, registry=to
+        )
+        self.empty_slates = Counter("watchnext_empty_slates", "Answers without an item", ["route"], registry=to)
+        self.filtered = Counter("watchnext_filtered", "Candidates left out before scoring", ["route"], registry=to)
+        self.generated = Counter("watchnext_generated", "Candidates brought by a generator", ["generator"], registry=to)
+        self.generator_seconds = Histogram(
+            "watchnext_generator_seconds", "Time of a generator", ["generator"], buckets=SECONDS, registry=to
+        )
+        self.generators_left_out = Counter(
+            "watchnext_generators_left_out", "Generators left out, by reason", ["generator", "reason"], registry=to
+        )
+        self.unknown_users = Counter("watchnext_unknown_users", "Requests of users not in the bundle", registry=to)
+        self.unknown_videos = Counter("watchnext_unknown_videos", "Candidates not in the bundle", registry=to)
+        self.null_context = Counter("watchnext_null_context", "Requests without a context feature", ["feature"], registry=to)
+        self.not_finite = Counter("watchnext_not_finite", "Candidates whose score is not finite", registry=to)
+        self.model_version = Gauge(
+            "watchnext_model_version", "Version that answers", multiprocess_mode="mostrecent", registry=to
+        )
+        self.load_seconds = Gauge(
+            "watchnext_load_seconds", "Time to load and warm the bundle", multiprocess_mode="mostrecent", registry=to
+        )
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.stage_seconds.labels(name).observe(perf_counter() - started)
+
+    def text(self) -> bytes:
+        """In Prometheus's text format, of all worker processes."""
+        if not self.shared:
+            return generate_latest(self.registry)
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)
+
+
+def configure_logs(level: str) -> None:
+    """One JSON object a line on stdout: event, level, timestamp (ISO, UTC), and what is bound (``request_id``).
+
+    Lines of the standard library's loggers (``models.registry``, uvicorn) come the same way.
+    """
+    trace = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals would repeat requests into the log
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.ExceptionRenderer(trace),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    root, least = logging.getLogger(), logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(min(root.level, least))  # others in this process may listen for more
+    for handler in [handler for handler in root.handlers if isinstance(handler, _ToStructlog)]:
+        root.removeHandler(handler)
+    root.addHandler(_ToStructlog(least))
+
+
+class _ToStructlog(logging.Handler):
+    _usual = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        extra = {key: value for key, value in vars(record).items() if key not in self._usual}
+        extra |= {"logger": record.name, "exc_info": record.exc_info}
+        structlog.get_logger().log(record.levelno, record.getMessage(), **extra)

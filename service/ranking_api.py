@@ -1,0 +1,50 @@
+"""POST /v1/rank and POST /v1/recommend."""
+
+import asyncio
+from contextvars import copy_context
+
+from fastapi import APIRouter, Request, Response
+
+from service.answers import encode
+from service.inputs import to_query
+from service.pipeline import rank
+from service.problems import Problem, documented
+from service.runtime import Runtime
+from service.schemas import Answer, RankRequest, RecommendRequest, SlateRequest
+from service.serving import Serving
+from service.strict_json import JsonRoute
+
+router = APIRouter(prefix="/v1", tags=["ranking"], route_class=JsonRoute)
+
+ERRORS = documented(400, 413, 415, 422, 500, 503)
+
+
+@router.post("/rank", response_model=Answer, responses=ERRORS, summary="Order the caller's candidates")
+async def rank_candidates(body: RankRequest, request: Request) -> Response:
+    return await _answer(body, body.limit, request)
+
+
+@router.post("/recommend", response_model=Answer, responses=ERRORS, summary="Find candidates and order them")
+async def recommend(body: RecommendRequest, request: Request) -> Response:
+    return await _answer(body, body.limit, request)
+
+
+async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Response:
+    runtime: Runtime = request.state.runtime
+    serving = runtime.slot.current
+    if serving is None:
+        raise Problem(503, "no bundle is loaded; /readyz says why", headers={"retry-after": "5"})
+    work = asyncio.get_running_loop().run_in_executor(
+        runtime.pool, copy_context().run, _respond, body, limit, serving, runtime, request.state.request_id
+    )
+    try:
+        async with asyncio.timeout(runtime.settings.deadline_ms / 1e3):
+            return Response(await work, media_type="application/json")
+    except TimeoutError:
+        detail = f"no answer within {runtime.settings.deadline_ms:g} ms"
+        raise Problem(503, detail, headers={"retry-after": "1"}) from None
+
+
+def _respond(body: SlateRequest, limit: int | None, serving: Serving, runtime: Runtime, request_id: str) -> bytes:
+    query = to_query(body, limit, serving, runtime.clock())
+    return encode(rank(query, serving, runtime), request_id)

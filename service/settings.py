@@ -1,0 +1,35 @@
+"""Settings of the serving process, read from the environment (``WATCHNEXT_<NAME>``). docs/settings.md lists them."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from data.home import Home
+
+KIB = 1024
+
+
+class Settings(BaseSettings):
+    """How to serve. What to serve (objectives, weights, quotas of the generators) travels in the bundle."""
+
+    model_config = SettingsConfigDict(env_prefix="WATCHNEXT_", env_ignore_empty=True, frozen=True, extra="forbid")
+
+    home: Path = Field(Path("var"), description="Folder of everything produced: logs, registry, database.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9_]*$",
+        max_length=64,
+        description="Name of the configuration whose champion is served; may be left out while the registry holds one name.",
+    )
+    threads: int = Field(2, ge=1, le=64, description="Requests ranked at the same time; one a core is enough.")
+    body_limit: int = Field(4096 * KIB, ge=KIB, description="Largest request body in bytes; a larger one is answered 413.")
+    deadline_ms: float = Field(2000.0, gt=0, description="A request not answered after this many milliseconds gets 503.")
+    blocked_file: Path | None = Field(
+        None, description="File of video ids, one a line, that /v1/recommend never returns. Read once, at start-up."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line written.")
+
+    def home_folder(self) -> Home:
+        return Home(self.home.resolve())

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data.features.layout import IntField
+from models.embedding import Embeddings, capacity_for
+from models.noise import Noise
+
+ONE = IntField("one", "t", 0, 1, pooled=False)
+BAG = IntField("bag", "t", 1, 3, pooled=True)
+IDS = tf.constant([[1, 2, 2, -1], [0, -1, -1, -1], [3, 0, 1, 2]], tf.int32)
+TABLE = np.array([[1, 10], [2, 20], [4, 40], [8, 80]], np.float32)
+EXPECTED_ONE = [[2, 20], [1, 10], [8, 80]]
+EXPECTED_BAG = [[4, 40], [0, 0], [7 / 3, 70 / 3]]  # the mean over the places that are not padding
+
+
+def embeddings() -> Embeddings:
+    made = Embeddings({"t": 2}, {"t": 4}, seed=1, spare=False)
+    made.variables["t"].assign(TABLE)
+    return made
+
+
+def noise() -> Noise:
+    return Noise(tf.constant(1, tf.int64), tf.constant(0, tf.int64))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("sparse", [set(), {"t"}])
+def test_fields_by_hand(training: bool, sparse: set[str]) -> None:
+    tables = embeddings()
+    tables.sparse = sparse
+    one, bag = tables.look_up((ONE, BAG), IDS, noise() if training else None)
+    np.testing.assert_allclose(one, EXPECTED_ONE)
+    np.testing.assert_allclose(bag, EXPECTED_BAG, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sparse", [set(), {"t"}])
+def test_gradients_by_hand(sparse: set[str]) -> None:
+    """d/dT of the sum of all: row 0 is seen once alone and as a third of a bag, and so on."""
+    tables = embeddings()
+    tables.sparse = sparse
+    with tf.GradientTape() as tape:
+        total = tf.add_n([tf.reduce_sum(part) for part in tables.look_up((ONE, BAG), IDS, noise())])
+    gradient = tape.gradient(total, tables.variables["t"])
+    assert isinstance(gradient, tf.IndexedSlices) == bool(sparse)
+    expected = [1 + 1 / 3, 1 + 1 / 3, 1 + 1 / 3, 1]
+    np.testing.assert_allclose(tf.convert_to_tensor(gradient)[:, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sparse", [set(), {"t"}])
+def test_the_gradient_of_a_batch_of_empty_bags_is_zero(sparse: set[str]) -> None:
+    """TensorFlow's own gradient of a segment mean without entries is whatever memory held before."""
+    tables = Embeddings({"t": 8}, {"t": 4}, seed=1)
+    tables.sparse = sparse
+    bag = IntField("bag", "t", 0, 3, pooled=True)
+    for _ in range(20):
+        del_me = [tf.fill([256, 8], float("nan")) for _ in range(20)]
+        del del_me
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(tables.look_up((bag,), tf.fill([5, 3], -1), noise())[0])
+        assert (tf.convert_to_tensor(tape.gradient(total, tables.variables["t"])).numpy() == 0).all()
+
+
+def test_dropout_shows_the_default_row_in_training_only() -> None:
+    tables = embeddings()
+    field = IntField("one", "t", 0, 1, pooled=False, dropout=0.25)
+    ids = tf.fill([4000, 1], 3)
+    assert (tables.look_up((field,), ids)[0].numpy() == TABLE[3]).all()
+    seen = tables.look_up((field,), ids, noise())[0].numpy()[:, 0]
+    assert set(seen) == {1.0, 8.0}
+    assert (seen == 1).mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_growth_copies_row_0_and_moves_nothing() -> None:
+    tables = Embeddings({"t": 3, "u": 2}, {"t": 5, "u": 2}, seed=1)
+    before = {name: variable.numpy().copy() for name, variable in tables.variables.items()}
+    assert before["t"].shape == (256, 3)
+    assert not tables.grow({"t": 256, "u": 2})  # into the spare rows: the variable stays
+    assert tables.grow({"t": 257, "u": 2})
+    after = tables.variables["t"].numpy()
+    assert after.shape == (512, 3)
+    np.testing.assert_array_equal(after[:5], before["t"][:5])
+    assert (after[5:257] == before["t"][0]).all()
+    np.testing.assert_array_equal(tables.variables["u"].numpy(), before["u"])
+    assert tables.sizes == {"t": 257, "u": 2}
+
+
+def test_growth_copies_row_0_as_it_is_then() -> None:
+    tables = Embeddings({"t": 2}, {"t": 5}, seed=1)
+    tables.variables["t"].scatter_nd_update([[0]], [[7.0, 9.0]])
+    tables.grow({"t": 6})
+    assert tables.variables["t"].numpy()[5].tolist() == [7, 9]
+
+
+def test_a_table_does_not_shrink() -> None:
+    with pytest.raises(ValueError, match="'t' has 4 rows and cannot shrink to 3"):
+        embeddings().grow({"t": 3})
+
+
+def test_capacities() -> None:
+    assert [capacity_for(rows) for rows in (1, 170, 171, 682, 683, 1024)] == [256, 256, 256, 1024, 1024, 2048]

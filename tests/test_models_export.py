@@ -1,0 +1,153 @@
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from network_samples import (
+    CLICK,
+    CONTEXT,
+    CROSS,
+    LIKE,
+    MODEL,
+    TRAINING_ONLY,
+    USER,
+    VIDEO,
+    WATCH,
+    one_request,
+    random_blocks,
+    random_targets,
+    repeated,
+    small_config,
+    small_trainer,
+)
+
+from data.errors import BundleError, ConfigError
+from data.features.layout import Block
+from models.encoder import ORDER
+from models.export import export_saved_model, export_scorer
+from models.scorer import SCORER_FILE, Scorer
+from models.step import Trainer
+
+PLAIN_WATCH = {**WATCH, "transform": "none"}
+LAYOUTS = {
+    "everything": ([*USER, *CONTEXT, *VIDEO, *CROSS, *TRAINING_ONLY], (CLICK, LIKE, WATCH)),
+    "no cross": ([*USER, *CONTEXT, *VIDEO, *TRAINING_ONLY], (PLAIN_WATCH,)),
+    "no training-only": ([*USER, *VIDEO, *CROSS], (CLICK, PLAIN_WATCH)),
+    "videos alone": (VIDEO, (LIKE,)),
+    "numbers alone": ([USER[2], VIDEO[2]], (CLICK, WATCH)),
+    "products": ([*USER, *CONTEXT, *VIDEO, *CROSS], (CLICK, LIKE)),
+}
+PRODUCTS = {"products": {**MODEL, "products": [["watched", "video"]]}}
+N = 37
+
+
+def trained(name: str) -> Trainer:
+    features, objectives = LAYOUTS[name]
+    config = small_config(features, objectives, PRODUCTS.get(name, MODEL), {"deterministic": False, "average": 0.5})
+    trainer = small_trainer(config)
+    blocks = random_blocks(trainer.network.layout, 200)
+    for _ in range(3):
+        trainer.train_epoch(blocks, random_targets(config, 200), np.arange(200), 1)
+    return trainer
+
+
+def score(scorer: Scorer, request: dict[str, Block]) -> np.ndarray:
+    return scorer.score(*(request[side] for side in ORDER)).predictions
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_saved_model_scorer_and_trainer_agree(name: str, tmp_path: Path) -> None:
+    trainer = trained(name)
+    with trainer.averaged() as network:
+        export_saved_model(network, tmp_path)
+        export_scorer(network, tmp_path / "assets.extra" / SCORER_FILE)
+    assert (tmp_path / "saved_model.pb").is_file()
+    request = one_request(random_blocks(trainer.network.layout, N, seed=4), np.arange(N))
+    rows = repeated(request)
+    expected, _ = trainer.predict(rows)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+
+    scores = Scorer.load(tmp_path / "assets.extra").score(*(request[side] for side in ORDER))
+    np.testing.assert_allclose(scores.predictions, expected, **close)
+    assert scores.gates.shape == (N, len(trainer.network.config.objectives), 3)
+    np.testing.assert_allclose(scores.gates.sum(2), 1, rtol=1e-5)
+
+    loaded = tf.saved_model.load(str(tmp_path))
+    for signature, blocks in (("serving_default", rows), ("rank", request)):
+        function = loaded.signatures[signature]
+        inputs = {
+            f"{side}_{part}": tf.constant(values)
+            for side in ORDER
+            for part, values in (("ints", blocks[side].ints), ("floats", blocks[side].floats))
+            if values.shape[1]
+        }
+        assert set(function.structured_input_signature[1]) == set(inputs)
+        np.testing.assert_allclose(function(**inputs)["predictions"], expected, **close)
+
+
+def test_a_score_does_not_depend_on_the_other_candidates(tmp_path: Path) -> None:
+    trainer = trained("everything")
+    export_scorer(trainer.network, tmp_path / SCORER_FILE)
+    scorer = Scorer.load(tmp_path)
+    blocks = random_blocks(trainer.network.layout, 300, seed=5)
+    together = score(scorer, one_request(blocks, np.arange(300)))
+    random = np.random.default_rng(1)
+    for size in (1, 2, 3, 7, 16, 65, 129):
+        rows = random.choice(300, size)
+        np.testing.assert_allclose(score(scorer, one_request(blocks, rows)), together[rows], rtol=1e-6, atol=1e-6)
+
+
+def test_threads_may_share_a_scorer(tmp_path: Path) -> None:
+    trainer = trained("no cross")
+    export_scorer(trainer.network, tmp_path / SCORER_FILE)
+    scorer = Scorer.load(tmp_path, threads=2)
+    blocks = random_blocks(trainer.network.layout, 64)
+    requests = [one_request(blocks, np.arange(start, start + 8)) for start in range(0, 56, 4)]
+    alone = [score(scorer, request) for request in requests]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(alone, pool.map(lambda request: score(scorer, request), requests), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_wrong_blocks_are_named(tmp_path: Path) -> None:
+    trainer = trained("everything")
+    export_scorer(trainer.network, tmp_path / SCORER_FILE)
+    scorer = Scorer.load(tmp_path)
+    assert scorer.objectives == ("click", "like", "watch")
+    assert scorer.experts == 3
+    request = one_request(random_blocks(trainer.network.layout, 5), np.arange(5))
+    user, context, video, cross = (request[side] for side in ORDER)
+    two_users = Block(np.repeat(user.ints, 2, 0), user.floats)
+    with pytest.raises(ValueError, match=r"user ints: expected int32 of shape \(1, 6\), got int32 of shape \(2, 6\)"):
+        scorer.score(two_users, context, video, cross)
+    with pytest.raises(ValueError, match=r"cross floats: expected float32 of shape \(5, 2\)"):
+        scorer.score(user, context, video, Block(cross.ints, cross.floats[:4]))
+    with pytest.raises(ValueError, match="got int64"):
+        scorer.score(user, context, Block(video.ints.astype(np.int64), video.floats), cross)
+    none = scorer.score(user, context, video.take(np.arange(0)), cross.take(np.arange(0)))
+    assert none.predictions.shape == (0, 3)
+    assert none.gates.shape == (0, 3, 3)
+
+
+def test_no_candidate_features_is_nothing_to_rank_by(tmp_path: Path) -> None:
+    trainer = small_trainer(small_config([*USER], (CLICK,), training={"deterministic": False}))
+    with pytest.raises(ConfigError, match="nothing to rank by"):
+        export_scorer(trainer.network, tmp_path / SCORER_FILE)
+    export_saved_model(trainer.network, tmp_path)
+    assert set(tf.saved_model.load(str(tmp_path)).signatures) == {"serving_default"}
+
+
+def test_a_missing_or_damaged_scorer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is missing"):
+        Scorer.load(tmp_path)
+    (tmp_path / SCORER_FILE).write_bytes(b"no model")
+    with pytest.raises(BundleError, match="cannot read the scorer"):
+        Scorer.load(tmp_path)
+
+
+def test_the_scorer_needs_no_tensorflow() -> None:
+    program = "import models.scorer, sys; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'onnx', 'pandas')))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,146 @@
+"""From a published bundle to answers over HTTP: what is served equals what was computed offline."""
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from data.features.slates import feature_times
+from data.home import Home
+from models.registry import Registry
+from service.app import create_app
+from service.schemas import Answer, Models
+from service.settings import Settings
+from tests.service_fakes import wait_until_loaded
+from tests.small_log import rows_of, small_config, small_days, small_tables
+
+pytestmark = pytest.mark.slow  # trains and exports with TensorFlow
+
+CONFIG = small_config(
+    ranking={"weights": {"click": 1.0, "watch": 0.5, "like": 1.0}},
+    generators={"topic_column": "tags"}
+    | {name: {"deadline_ms": 60_000} for name in ("topic", "co_watch", "nearest", "trending")},
+    model={"trunk": {"experts": 3, "layers": [16, 8]}, "tower": [4]},
+)
+DAYS = small_days(late=0.0)  # a request's history doesn't say when a like became known
+LAST = sorted(DAYS)[-1]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, int, np.ndarray]:
+    """A home with a champion trained up to the day before the last, and its predictions for the last day [n, K]."""
+    from training.learner import Learner
+    from training.plan import Plan
+    from training.publish import publish
+
+    home = Home(tmp_path_factory.mktemp("home"))
+    first, *days = sorted(DAYS)
+    learner = Learner.fresh(CONFIG, small_tables(), [(first, DAYS[first])])
+    learner.take_in(first, DAYS[first], learner.state.encode(DAYS[first], first))
+    for day in days[:-1]:
+        encoded = learner.state.encode(DAYS[day], day)
+        learner.train(day, encoded)
+        learner.take_in(day, DAYS[day], encoded)
+    predictions, _ = learner.trainer.predict(learner.state.encode(DAYS[LAST], LAST).blocks)
+    version = publish(CONFIG, home, Plan((*days[:-1],), None, (), "test"), learner, {})
+    Registry(home).promote(CONFIG.name, version)
+    return home, version, predictions
+
+
+@pytest.fixture(scope="module")
+def client(published: tuple[Home, int, np.ndarray]) -> Iterator[TestClient]:
+    settings = Settings(home=published[0].root, log_level="error", deadline_ms=60_000)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        wait_until_loaded(client)
+        yield client
+
+
+def past_of(row: dict[str, Any], time: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The user's rows of the last day before ``time``, as a client would send them."""
+    return [
+        {
+            "video_id": other["video_id"],
+            "timestamp": other["timestamp"],
+            "outcomes": {label: None if np.isnan(other[label]) else other[label] for label in ("click", "watch", "like")},
+            "context": {"tab": other["tab"]},
+        }
+        for other in rows
+        if other["user_id"] == row["user_id"] and other["timestamp"] <= time
+    ]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_served_equals_offline(published: tuple[Home, int, np.ndarray], client: TestClient, batched: bool) -> None:
+    _, version, offline = published
+    rows = rows_of(DAYS[LAST])
+    times = feature_times(DAYS[LAST]).tolist()
+    assert len(rows) > 100
+    for number in range(0, len(rows), 3):
+        row, time = rows[number], times[number]
+        context = {name: row[name] for name in ("tab", "battery") if row[name] is not None and row[name] == row[name]}
+        others = [f"v{i}" for i in range(30) if f"v{i}" != row["video_id"]] if batched else []
+        body = {
+            "user_id": row["user_id"],
+            "candidates": [*others, row["video_id"]],
+            "context": context,
+            "timestamp": time,
+            "history": past_of(row, time, rows),
+        }
+        reply = client.post("/v1/rank", json=body)
+        assert reply.status_code == 200, reply.text
+        answer = Answer.model_validate(reply.json())
+        assert answer.model_version == version
+        (item,) = [item for item in answer.items if item.video_id == row["video_id"]]
+        np.testing.assert_allclose(list(item.predictions.values()), offline[number], rtol=1e-5, atol=1e-5)
+
+
+def test_recommend_from_the_bundles_generators(client: TestClient) -> None:
+    rows = rows_of(DAYS[LAST])
+    seen = {row["video_id"] for day in sorted(DAYS)[:-1] for row in rows_of(DAYS[day]) if row["user_id"] == "u1"}
+    assert seen
+    brought: set[str] = set()
+    for user in ("u1", "nobody"):
+        for query in ("v2", "v3", "never heard of"):
+            history = past_of({"user_id": user}, rows[-1]["timestamp"], rows)
+            body = {"user_id": user, "query_video_id": query, "history": history, "limit": 2000}
+            reply = client.post("/v1/recommend", json=body | {"timestamp": rows[-1]["timestamp"]})
+            answer = Answer.model_validate(reply.json())
+            assert answer.degraded == []
+            found = {item.video_id for item in answer.items}
+            assert found or user == "u1"
+            assert not found & ({query, *(item["video_id"] for item in history)} | (seen if user == "u1" else set()))
+            brought |= {name for item in answer.items for name in item.generators}
+    assert brought == {"topic", "co_watch", "nearest", "trending"}
+
+
+def test_models_says_what_there_is(published: tuple[Home, int, np.ndarray], client: TestClient) -> None:
+    models = Models.model_validate(client.get("/v1/models").json())
+    version = published[1]
+    assert (models.name, models.champion, models.serving) == ("small", version, version)
+    (only,) = models.versions
+    assert (only.version, only.champion, only.serving, only.objectives) == (version, True, True, ["click", "watch", "like"])
+    assert date.fromisoformat(only.window.last_day) < LAST
+    assert [(o.name, o.given, o.weight) for o in models.objectives] == [
+        ("click", None, 1.0),
+        ("watch", "click", 0.5),
+        ("like", None, 1.0),
+    ]
+
+
+def test_a_damaged_bundle_is_not_served(published: tuple[Home, int, np.ndarray], tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(published[0].root, tmp_path / "copy")
+    scorer = next((tmp_path / "copy").glob("registry/small/*/assets.extra/scorer.onnx"))
+    damaged = bytearray(scorer.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    scorer.write_bytes(damaged)
+    with TestClient(create_app(Settings(home=tmp_path / "copy", log_level="error"))) as client:
+        wait_until_loaded(client)
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert "scorer.onnx is damaged" in ready.json()["detail"]

@@ -1,0 +1,213 @@
+"""The training run: days in order, each scored before it is trained on; interrupted, it goes on where it was."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from data.config import Config
+from data.errors import ConfigError, LogError
+from data.home import Home
+from models.registry import Registry
+from tests.small_log import batch_of, rows_of, small_config, small_days, small_tables, write_home
+from training.evaluate import evaluate
+from training.learner import Learner
+from training.plan import plan_run
+from training.run import train
+
+DAYS = small_days(days=5)
+ORDER = sorted(DAYS)
+CONFIG = small_config(
+    model={"trunk": {"kind": "mmoe", "experts": 3, "layers": [8]}, "tower": [4]},
+    training={"batch_size": 64, "replay_days": 1},
+    evaluation={"bootstrap": 20, "slices": ["tab"]},
+)
+QUIET = Console(quiet=True)
+
+
+def fill(home: Home) -> Home:
+    write_home(home, CONFIG, DAYS, small_tables())
+    return home
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, int]:
+    """A home with a bundle trained on all days but the last two."""
+    home = fill(Home(tmp_path_factory.mktemp("home")))
+    return home, train(CONFIG, home, None, ORDER[2], False, QUIET)
+
+
+def progressive(home: Home, version: int) -> Mapping[str, Any]:
+    figures: Mapping[str, Any] = json.loads(Registry(home).open("small", version).metrics.read_text())
+    return figures
+
+
+def test_days_after_the_fit_days_are_scored_before_they_are_trained_on(trained: tuple[Home, int]) -> None:
+    home, version = trained
+    assert progressive(home, version)["days"] == [str(day) for day in ORDER[1:3]]
+    assert version == int(f"{ORDER[2]:%Y%m%d}01")
+    assert Registry(home).champion("small") == version
+    assert not list((home.root / "runs").rglob("*.npy"))
+
+
+def test_evaluation_names_bundle_days_and_reasons(trained: tuple[Home, int]) -> None:
+    home, version = trained
+    figures = evaluate(CONFIG, home, ORDER[3], ORDER[4], None, QUIET)
+    assert figures["bundle"] == version
+    assert list(figures["by_day"]) == [str(day) for day in ORDER[3:]]
+    watch = figures["objectives"]["watch"]
+    assert watch["gauc"] is None
+    assert "gauc" in watch["undefined"]
+    assert figures["objectives"]["click"]["count"] == sum(
+        int((~np.isnan(DAYS[d].numbers("click"))).sum()) for d in ORDER[3:]
+    )
+
+
+def test_a_warm_start_learns_the_new_days_only(trained: tuple[Home, int], tmp_path: Path) -> None:
+    home, version = trained
+    plan = plan_run(CONFIG, home, None, ORDER[3], False)
+    assert (plan.start and plan.start.version, plan.days) == (version, (ORDER[3],))
+    later = plan_run(CONFIG, home, ORDER[4], None, False)
+    assert (later.days, later.skipped) == ((ORDER[4],), (ORDER[3],))
+    learner = Learner.from_bundle(Registry(home).open("small", version), CONFIG)
+    before = {name: len(v) for name, v in learner.state.knowledge.vocabularies.items()}
+    assert learner.state.boundary == Learner.from_bundle(Registry(home).open("small"), CONFIG).state.boundary
+    assert all(before[name] == vocabulary.admitted for name, vocabulary in learner.state.knowledge.vocabularies.items())
+
+
+def test_training_goes_on_from_the_newest_bundle(trained: tuple[Home, int], tmp_path: Path) -> None:
+    first = trained[1]
+    home = Home(shutil.copytree(trained[0].root, tmp_path / "copy"))
+    second = train(CONFIG, home, None, ORDER[3], False, QUIET)
+    registry = Registry(home)
+    assert registry.pointer("small").previous == first  # type: ignore[union-attr]
+    window = registry.open("small", second).manifest.window
+    assert (window.first_day, window.last_day) == (ORDER[0], ORDER[3])
+    assert progressive(home, second)["days"] == [str(ORDER[3])]
+    beside = evaluate(CONFIG, home, ORDER[4], ORDER[4], None, QUIET)["objectives"]["click"]["baselines"]
+    assert set(beside) == {"constant", "video_rate", "champion"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fresh", "since"),
+    [({}, True, None), ({}, False, ORDER[2]), ({"model": {"tower": [5]}}, False, None)],
+    ids=["asked for", "days seen before", "another network"],
+)
+def test_otherwise_training_starts_from_scratch(
+    trained: tuple[Home, int], changes: dict[str, Any], fresh: bool, since: date | None
+) -> None:
+    config = small_config(**{**CONFIG.model_dump(include={"model", "training"}), **changes})
+    assert plan_run(config, trained[0], since, None, fresh).start is None
+
+
+def _drop_day(home: Home) -> None:
+    (home.day("small", ORDER[2]) / "rows.parquet").unlink()
+
+
+def _one_class(home: Home) -> None:
+    days = {day: batch_of([{**row, "like": 0.0} for row in rows_of(batch)]) for day, batch in DAYS.items()}
+    write_home(home, CONFIG, days, {})
+
+
+@pytest.mark.parametrize(
+    ("harm", "since", "until", "error", "says"),
+    [
+        (_drop_day, None, None, LogError, f"no rows on {ORDER[2]}"),
+        (lambda home: None, ORDER[4] + timedelta(days=3), None, LogError, "has days 2024-03-01 to 2024-03-05"),
+        (lambda home: None, None, ORDER[4] + timedelta(days=1), LogError, "no rows on 2024-03-06"),
+        (_one_class, None, None, ConfigError, "label 'like' has only the value 0"),
+    ],
+    ids=["a day without rows", "since after the logs", "until after the logs", "one class"],
+)
+def test_what_cannot_be_trained_on_is_said_before_anything_is_written(
+    tmp_path: Path, harm: Callable[[Home], None], since: date | None, until: date | None, error: type[Exception], says: str
+) -> None:
+    home = fill(Home(tmp_path))
+    harm(home)
+    with pytest.raises(error, match=says):
+        train(CONFIG, home, since, until, False, QUIET)
+    assert not (home.root / "registry").exists()
+    assert not (home.root / "runs").exists()
+
+
+def test_no_logs_and_days_of_the_window_are_refused(trained: tuple[Home, int], tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="no logs for dataset 'small'"):
+        train(CONFIG, Home(tmp_path), None, None, False, QUIET)
+    with pytest.raises(LogError, match="was trained on days up to"):
+        evaluate(CONFIG, trained[0], ORDER[2], ORDER[3], None, QUIET)
+    with pytest.raises(LogError, match="nothing to do"):
+        train(CONFIG, trained[0], None, ORDER[2], False, QUIET)
+
+
+RUN = """
+import sys
+from datetime import date
+from pathlib import Path
+from rich.console import Console
+from data.home import Home
+from tests.test_training_run import CONFIG
+from training.run import train
+print("version", train(CONFIG, Home(Path(sys.argv[1])), None, date.fromisoformat(sys.argv[2]), False, Console(quiet=True)))
+"""
+
+
+def start(home: Home) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", RUN, str(home.root), str(ORDER[3])]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def kill_when(home: Home, pattern: str) -> None:
+    """Start a run and kill it as soon as a path below the home matches."""
+    process = start(home)
+    while not list(home.root.glob(pattern)):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def figures_after(home: Home) -> dict[str, Any]:
+    process = start(home)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    registry = Registry(home)
+    assert registry.versions("small") == [registry.champion("small")]
+    assert not list(home.registry("small").glob(".tmp*"))
+    return {**progressive(home, registry.versions("small")[0]), "later": later(home)}
+
+
+def later(home: Home) -> Any:
+    return evaluate(CONFIG, home, ORDER[4], ORDER[4], None, QUIET)["objectives"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_figures_to_the_bit(tmp_path: Path) -> None:
+    """Killed while it writes a checkpoint, while it trains and while it publishes; and once not at all."""
+    quiet = figures_after(fill(Home(tmp_path / "quiet")))
+    home = fill(Home(tmp_path / "killed"))
+    for pattern in (
+        f"runs/small/*/.tmp-after={ORDER[1]}/trainer",
+        f"runs/small/*/after={ORDER[2]}",
+        "registry/small/.tmp-*/saved_model.pb",
+    ):
+        kill_when(home, pattern)
+        assert Registry(home).versions("small") == []
+    assert figures_after(home) == quiet
+
+
+def test_the_seed_is_required() -> None:
+    values = {key: value for key, value in CONFIG.model_dump(mode="json").items() if key != "seed"}
+    with pytest.raises(ValueError, match="seed"):
+        Config.model_validate(values)

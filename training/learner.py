@@ -1,0 +1,132 @@
+"""All that a training run carries from day to day, and its checkpoint."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.columns import Batch
+from data.config import Config, Side
+from data.days import day_start
+from data.features.layout import SIDES, Block
+from data.features.state import Encoded, FeatureState
+from data.features.storage import load_array, save_arrays
+from data.features.tables import Tables
+from models.bundle import Bundle
+from models.indexes import IndexBuilder
+from models.network import Network
+from models.noise import derive
+from models.step import OnBatch, Trainer
+from training.baselines import PastRates
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A day's rows as they were encoded, kept to be trained on again."""
+
+    day: date
+    blocks: Mapping[Side, Block]
+    targets: NDArray[np.float32]
+
+
+@dataclass
+class Learner:
+    """Features' state, network and optimizers, baselines' rates, generators' counts; and the rows kept for replay."""
+
+    config: Config
+    state: FeatureState
+    trainer: Trainer
+    rates: PastRates
+    indexes: IndexBuilder
+    replay: list[Replayed] = field(default_factory=list)
+
+    @classmethod
+    def fresh(cls, config: Config, tables: Tables, fit_days: Sequence[tuple[date, Batch]]) -> "Learner":
+        """Fitted on the fit days, trained on nothing yet."""
+        state = FeatureState.fit(config, tables, fit_days)
+        return cls(config, state, new_trainer(state), PastRates(len(config.objectives)), IndexBuilder(config))
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, config: Config, tables: Tables | None = None) -> "Learner":
+        """As it was when the bundle was published; with the tables of today, where given."""
+        return cls.load(bundle.extra, config, tables)
+
+    @classmethod
+    def load(cls, folder: Path, config: Config, tables: Tables | None = None) -> "Learner":
+        """What :meth:`save` wrote."""
+        state = FeatureState.load(folder / "state", config)
+        if tables is not None:
+            state.tables = dict(tables)
+        trainer = new_trainer(state)
+        trainer.load(folder / "trainer")
+        learner = cls(
+            config, state, trainer, PastRates.load(folder / "rates.npz"), IndexBuilder.load(config, folder / "counts")
+        )
+        for path in sorted((folder / "replay").glob("day=*")):
+            blocks = {
+                side: Block(*(load_array(path / f"{side}.{part}.npy") for part in ("ints", "floats"))) for side in SIDES
+            }
+            day = date.fromisoformat(path.name.removeprefix("day="))
+            learner.replay.append(Replayed(day, blocks, load_array(path / "targets.npy")))
+        return learner
+
+    def save(self, folder: Path, replay: bool = True) -> None:
+        """Write .npy, .npz and .json files; ``replay`` says whether with the rows kept for replay."""
+        self.state.save(folder / "state")
+        self.trainer.save(folder / "trainer")
+        self.rates.save(folder / "rates.npz")
+        self.indexes.save(folder / "counts")
+        for kept in self.replay if replay else ():
+            arrays: dict[str, NDArray[Any]] = {f"{side}.ints": block.ints for side, block in kept.blocks.items()}
+            arrays |= {f"{side}.floats": block.floats for side, block in kept.blocks.items()}
+            save_arrays({**arrays, "targets": kept.targets}, folder / "replay" / f"day={kept.day}")
+
+    def train(self, day: date, encoded: Encoded, on_batch: OnBatch | None = None) -> NDArray[np.float64]:
+        """Train on a day's rows, ``passes`` times, together with the days kept for replay. Returns mean losses [K]."""
+        training = self.config.training
+        days = [*self.replay, Replayed(day, encoded.blocks, encoded.targets)]
+        blocks = {side: _stack([kept.blocks[side] for kept in days]) for side in SIDES}
+        targets = np.concatenate([kept.targets for kept in days])
+        losses = np.full(targets.shape[1], np.nan)
+        for number in range(training.passes):
+            seed = derive(self.config.seed, "order", day.toordinal(), number)
+            order = np.random.default_rng(seed).permutation(len(targets))
+            losses = self.trainer.train_epoch(blocks, targets, order, seed, on_batch)
+        if training.replay_days:
+            self.replay = days[-training.replay_days :]
+        return losses
+
+    def take_in(self, day: date, batch: Batch, encoded: Encoded | None = None) -> None:
+        """Let features, rates and indexes know of a day; ids that came with it are admitted."""
+        if encoded is not None:
+            self.rates.add(encoded.video, encoded.targets)
+        self.state.advance(batch, day_start(day + timedelta(days=1), self.config.timezone))
+        self.trainer.grow(self.state.table_sizes())
+        self.indexes.add_day(batch)
+
+
+def new_trainer(state: FeatureState) -> Trainer:
+    """A trainer of a new network, sized for the ids admitted now."""
+    network = Network(state.config, state.layout, state.table_sizes(), state.target_stats)
+    return Trainer(network, state.config.training)
+
+
+def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder under a temporary name, then give it its own, replacing what was there."""
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def _stack(blocks: Sequence[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    return Block(np.concatenate([b.ints for b in blocks]), np.concatenate([b.floats for b in blocks]))

@@ -1,0 +1,62 @@
+"""Write a learner as a bundle."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.config import Config
+from data.features.request import RequestEncoder
+from data.features.storage import save_arrays
+from data.home import Home
+from models.bundle import EXTRA
+from models.export import export_saved_model, export_scorer
+from models.registry import Registry
+from models.scorer import SCORER_FILE
+from training.learner import Learner
+from training.plan import Plan
+
+
+def publish(config: Config, home: Home, plan: Plan, learner: Learner, figures: Mapping[str, Any]) -> int:
+    """Publish the learner as it stands; returns the version. Not promoted."""
+    means = dict(zip(config.objective_names, learner.rates.means.tolist(), strict=True))
+    utilisation = (figures.get("gates") or {}).get("utilisation") or {}
+    return Registry(home).publish(
+        config.name,
+        plan.days[-1],
+        lambda folder: write_bundle(folder, learner, figures),
+        config=config,
+        first_day=plan.first_day,
+        reference_means=means,
+        utilisation=utilisation,
+    )
+
+
+def write_bundle(folder: Path, learner: Learner, figures: Mapping[str, Any]) -> None:
+    """Everything of a bundle but its configuration and manifest."""
+    extra = folder / EXTRA
+    extra.mkdir(parents=True)
+    with learner.trainer.averaged() as network:
+        export_saved_model(network, folder)
+        export_scorer(network, extra / SCORER_FILE)
+        embeddings = write_catalogue(extra / "catalogue", learner, network)
+    learner.save(extra, replay=False)
+    encoder = RequestEncoder(learner.state)
+    videos = learner.state.tables.get("videos")
+    learner.indexes.write(extra / "generators", encoder.video_ids, videos.batch if videos else None, embeddings)
+    (extra / "metrics.json").write_text(json.dumps(figures, indent=1))
+
+
+def write_catalogue(folder: Path, learner: Learner, network: Any) -> np.ndarray[Any, Any]:
+    """The video side of every known video and, as the last row, of an unknown one.
+
+    Returns the videos' embeddings [V, D]: those of their categories, side by side, for the nearest-video index.
+    """
+    encoder = RequestEncoder(learner.state)
+    block = encoder.catalogue()
+    save_arrays({"ints": block.ints, "floats": block.floats, "valid_from": encoder.valid_from}, folder)
+    (folder / "ids.json").write_text(json.dumps(encoder.video_ids, ensure_ascii=False), encoding="utf-8")
+    embedded = block.ints.shape[1] and sum(network.layout.tables[f.table] for f in network.layout.sides["video"].ints)
+    return np.asarray(network.embed("video", block)[:-1, : embedded or None], np.float32)

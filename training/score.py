@@ -1,0 +1,65 @@
+"""Score the rows of a day that the network has not been trained on."""
+
+from collections.abc import Mapping
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.columns import Batch, Strings
+from data.features.slates import slate_times
+from data.features.state import Encoded, FeatureState
+from models.step import Trainer
+from training.figures import Scored
+
+
+def score_day(
+    trainer: Trainer,
+    state: FeatureState,
+    batch: Batch,
+    day: date,
+    encoded: Encoded,
+    baselines: Mapping[str, NDArray[np.float32]],
+    slate_baselines: Mapping[str, NDArray[np.float32]] | None = None,
+) -> Scored:
+    """Predictions at each row's own feature time and, for GAUC, as of its slate's first row."""
+    predictions, utilisation = trainer.predict(encoded.blocks)
+    return Scored(
+        day=day,
+        predictions=predictions,
+        slate_predictions=predict_slates(trainer, state, batch, day, encoded, predictions),
+        targets=encoded.targets,
+        user=encoded.user,
+        slate=encoded.slate,
+        is_exploration=_flag(batch),
+        new_user=encoded.new_user,
+        new_video=encoded.new_video,
+        slices={name: _texts(batch, name) for name in state.config.evaluation.slices},
+        baselines=dict(baselines),
+        utilisation=utilisation,
+        slate_baselines=dict(slate_baselines or {}),
+    )
+
+
+def predict_slates(
+    trainer: Trainer, state: FeatureState, batch: Batch, day: date, encoded: Encoded, predictions: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Predictions with features as of each slate's first row [n, K]; ``predictions`` where that changes nothing."""
+    times = slate_times(batch, encoded.slate)
+    if np.array_equal(times, encoded.time):
+        return predictions
+    return trainer.predict(state.encode(batch, day, times).blocks)[0]
+
+
+def _flag(batch: Batch) -> NDArray[np.bool_] | None:
+    if "is_exploration" not in batch:
+        return None
+    flag = batch.numbers("is_exploration")
+    return None if np.isnan(flag).all() else np.nan_to_num(flag) > 0
+
+
+def _texts(batch: Batch, name: str) -> Strings:
+    column = batch[name]
+    if isinstance(column, Strings):
+        return column
+    return Strings.of(None if value != value else str(value) for value in np.asarray(column).tolist())

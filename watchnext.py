@@ -1,0 +1,373 @@
+"""The one command-line door: reads configurations, calls the folders' entry points, and says in plain words what failed.
+
+Everything heavy is imported inside the command that needs it: ``watchnext --help`` and ``watchnext serve`` load no
+TensorFlow. Exit codes: 0 done, 2 something the user can mend (one sentence, no traceback), 130 interrupted, 1 a defect
+of ours (with its traceback).
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from typer.core import TyperGroup
+
+from data.days import parse_day
+from data.errors import BundleError, ConfigError, LogError, WatchNextError
+from data.home import Home
+from data.journal import logged
+
+if TYPE_CHECKING:
+    from data.config import Config
+
+PRESETS = Path(__file__).resolve().parent / "training" / "presets"
+DEMO_DAYS, DEMO_SEED = 6, 7
+
+console = Console(width=None if sys.stdout.isatty() else 120)  # a file has no edge at 80
+errors = Console(stderr=True)
+
+
+class Door(TyperGroup):
+    """Turns the errors of every command into a sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WatchNextError as error:
+            errors.print(f"watchnext: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            errors.print(
+                "\nwatchnext: interrupted. What was finished is kept: the same command goes on from there.", soft_wrap=True
+            )
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Door,
+    help="WatchNext ranks videos: logs in, slates out. Files are kept under $WATCHNEXT_HOME (default ./var).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="The registry of trained bundles.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+ConfigText = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of a preset.", show_default=False)
+]
+DaysText = Annotated[str | None, typer.Option("--days", metavar="FIRST..LAST", help="Days, both inclusive.")]
+BundleVersion = Annotated[int | None, typer.Option("--bundle", metavar="VERSION", help="Default: the champion.")]
+
+
+@app.command()
+def ingest(
+    config: ConfigText, sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Files or folders.")]
+) -> None:
+    """Check logs and tables and write them as day partitions. Running it twice changes nothing."""
+    from data.ingest import ingest as run
+
+    settings, home = read_config(config), Home.from_environment()
+    with logged("ingest", home, console, dataset=settings.dataset):
+        run(settings, sources, home, console).print(console)
+
+
+@app.command()
+def train(
+    config: ConfigText,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="First day; default: the first not trained on.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Last day; default: the last in the log.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start from nothing instead of the newest bundle.")] = False,
+) -> None:
+    """Train day by day, each day scored before it is trained on; publish a bundle and promote it."""
+    settings, home = read_config(config), Home.from_environment()
+    first, last = (None if day is None else parse_day(day) for day in (since, until))
+    quiet_tensorflow()
+    from training.run import train as run
+
+    with logged("train", home, console, name=settings.name) as facts:
+        facts["version"] = run(settings, home, first, last, fresh, console)
+
+
+@app.command()
+def evaluate(
+    config: ConfigText,
+    days: Annotated[str, typer.Option("--days", metavar="FIRST..LAST", help="Days, both inclusive.")],
+    json_file: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where to write the figures.")],
+    bundle: BundleVersion = None,
+) -> None:
+    """Score days with a bundle, weights frozen, and write the figures as JSON."""
+    settings, home = read_config(config), Home.from_environment()
+    first, last = parse_days(days)
+    quiet_tensorflow()
+    from training.evaluate import evaluate as run
+
+    with logged("evaluate", home, console, name=settings.name, days=days):
+        write_json(json_file, run(settings, home, first, last, bundle, console))
+    console.print(f"figures written to {json_file}")
+
+
+@app.command()
+def report(config: ConfigText, days: DaysText = None, bundle: BundleVersion = None) -> None:
+    """Write the figures of a bundle as one HTML page and as JSON.
+
+    Default days: those after the bundle's window, else those that were scored on the way through training.
+    """
+    settings, home = read_config(config), Home.from_environment()
+    chosen = None if days is None else parse_days(days)
+    quiet_tensorflow()
+    with logged("report", home, console, name=settings.name):
+        write_reports(settings, home, chosen, bundle)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    name: Annotated[
+        str | None, typer.Option(help="Whose champion to serve; may be left out where there is one name.")
+    ] = None,
+) -> None:
+    """Serve the champion over HTTP."""
+    import uvicorn
+
+    from service.app import create_app
+
+    uvicorn.run(create_app(read_service_settings(name)), host=host, port=port, log_config=None, access_log=False)
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the log and the tables.")],
+    seed: Annotated[int, typer.Option(min=0, help="Same seed and settings, same world.")],
+    rows: Annotated[int, typer.Option(min=1, help="Impressions, rounded up to whole requests.")] = 1_000_000,
+    days: Annotated[int, typer.Option(min=1)] = 10,
+) -> None:
+    """Write the log of a simulated product, to be ingested with the `simulator` preset."""
+    with logged("simulate", Home.from_environment(), console, rows=rows, seed=seed):
+        write_world(folder, rows, days, seed)
+    console.print(f"next: watchnext ingest simulator {folder}", highlight=False, soft_wrap=True)
+
+
+def write_world(folder: Path, rows: int, days: int, seed: int) -> None:
+    from data.simulator.settings import WorldConfig
+    from data.simulator.write import simulate as run
+
+    with Progress(console=console) as progress:
+        task = progress.add_task("simulating", total=rows)
+        written = run(
+            folder, WorldConfig.of_size(rows, days=days), rows, seed, lambda n, _: progress.update(task, completed=n)
+        )
+        progress.update(task, completed=rows)
+    console.print(f"{written:,} impressions in {folder}", highlight=False, soft_wrap=True)
+
+
+@models_app.command("list")
+def list_models(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """The versions of a name, newest first."""
+    from models.registry import Registry
+
+    registry = Registry(Home.from_environment())
+    versions = registry.versions(name)
+    if not versions:
+        raise BundleError(f"no bundle of {name!r} has been published yet: `watchnext train` makes one")
+    champion, table = registry.champion(name), Table("version", "days", "made", "")
+    for version in reversed(versions):
+        manifest = registry.open(name, version, verify=False).manifest
+        days = f"{manifest.window.first_day}..{manifest.window.last_day}"
+        made = f"{manifest.created_at:%Y-%m-%d %H:%M} UTC"
+        table.add_row(str(version), days, made, "champion" if version == champion else "")
+    console.print(table)
+
+
+@models_app.command("promote")
+def promote_model(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    version: Annotated[int | None, typer.Argument(metavar="[VERSION]", help="Default: the newest.")] = None,
+) -> None:
+    """Make a version the champion."""
+    from models.registry import Registry
+
+    registry = Registry(Home.from_environment())
+    chosen = version if version is not None else registry.newest(name)
+    if chosen is None:
+        raise BundleError(f"no bundle of {name!r} has been published yet: `watchnext train` makes one")
+    registry.promote(name, chosen)
+    console.print(f"{name} {chosen} is the champion")
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[SOURCE]", help="A KuaiRand folder; default: simulated logs.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1_000, help="Impressions to simulate.")] = 100_000,
+) -> None:
+    """The whole loop, small: logs, training, a report, and one slate from a real server."""
+    home, started = Home.from_environment(), time.monotonic()
+    settings = read_config("tiny" if source is None else "kuairand")
+    if source is None:  # a data set of its own, that mixes with no other
+        settings = settings.model_copy(update={"name": "demo", "dataset": f"demo_{rows}"})
+    quiet_tensorflow()
+    from data.ingest import ingest as run_ingest
+    from data.log import list_days
+    from service.trial import post, print_slate, running_server
+    from training.run import train as run_train
+
+    with logged("demo", home, console, dataset=settings.dataset):
+        if source is None:
+            console.rule("1. Simulate a product")
+            source = home.root / "demo" / f"{rows}-rows"
+            write_world(source, rows, DEMO_DAYS, DEMO_SEED)
+        console.rule("2. Ingest its logs")
+        run_ingest(settings, [source], home, console).print(console)
+        last = list_days(home, settings.dataset)[-1]
+        console.rule(f"3. Train up to the day before {last}")
+        version = run_train(settings, home, None, last - timedelta(days=1), True, console)
+        console.rule(f"4. Report on {last}, which the bundle has not seen")
+        page = write_reports(settings, home, (last, last), version)
+        console.rule("5. Serve, and ask for a slate")
+        request = sample_request(settings, home, last)
+        command = [sys.executable, str(Path(__file__).resolve()), "serve", "--name", settings.name]
+        with running_server(command, home, console) as address:
+            print_slate(request, post(f"{address}/v1/recommend", request), console)
+        console.rule(f"Done in {time.monotonic() - started:.0f} s")
+        print_next_steps(home, settings, page)
+
+
+def print_next_steps(home: Home, config: "Config", page: Path) -> None:
+    for what, where in (
+        ("the report", page),
+        ("the bundle", home.registry(config.name)),
+        ("what was run when", home.root / "watchnext.log"),
+        ("serve it", f"watchnext serve --name {config.name}, then GET /openapi.json"),
+        ("your own logs", 'README.md, "Your own logs"'),
+    ):
+        console.print(f"[bold]{what:>18}[/]  {where}", highlight=False, soft_wrap=True)
+
+
+def sample_request(config: "Config", home: Home, day: date) -> dict[str, Any]:
+    """The request of an impression of ``day``, as a product would have sent it: the first with a query video, if any."""
+    from data.columns import StringLists, Strings
+    from data.log import read_day
+
+    rows = read_day(home, config, day)
+    queries = rows.strings("query_video_id").tolist() if "query_video_id" in rows else []
+    row = next((i for i, query in enumerate(queries) if query is not None), 0)
+    context: dict[str, Any] = {}
+    for name in config.log.context:
+        column = rows[name]
+        value = column.tolist()[row] if isinstance(column, Strings | StringLists) else float(column[row])
+        context[name] = None if value != value else value
+    request = {"user_id": rows.strings("user_id").tolist()[row], "timestamp": int(rows.numbers("timestamp")[row])}
+    return {**request, **({"query_video_id": queries[row]} if queries else {}), "context": context, "limit": 10}
+
+
+def write_reports(config: "Config", home: Home, days: tuple[date, date] | None, version: int | None) -> Path:
+    """Write ``reports/<name>-<version>-<first>..<last>.html`` and ``.json``; returns the page's path.
+
+    Without ``days`` it is on the days after the bundle's window; where there are none, on those of its training, each
+    of which was scored before it was trained on.
+    """
+    from data.log import list_days
+    from models.registry import Registry
+    from training.evaluate import evaluate as run
+    from training.report import write_report
+
+    bundle = Registry(home).open(config.name, version)
+    later = [day for day in list_days(home, config.dataset) if day > bundle.manifest.window.last_day]
+    if days is None and later:
+        days = later[0], later[-1]
+    progressive = json.loads(bundle.metrics.read_text(encoding="utf-8"))
+    figures, name = {"bundle": bundle.version, **progressive}, "progressive"
+    if days is not None:
+        figures = {**run(config, home, *days, bundle.version, console), "progressive": progressive}
+        name = f"{days[0]}..{days[1]}"
+    elif not progressive:
+        raise LogError(
+            f"nothing to report: bundle {bundle.version} was trained on its fit days only, and no later day is there"
+        )
+    stem = f"{config.name}-{bundle.version}-{name}"
+    page, numbers = home.reports / f"{stem}.html", home.reports / f"{stem}.json"
+    home.reports.mkdir(parents=True, exist_ok=True)
+    write_report(figures, config, page, numbers)
+    console.print(f"report written to {page}", highlight=False, soft_wrap=True)
+    return page
+
+
+def read_config(text: str) -> "Config":
+    """The configuration in the file ``text``, or the preset of that name."""
+    from data.config import load_config
+
+    preset = PRESETS / f"{text}.toml"
+    if Path(text).exists():
+        return load_config(Path(text))
+    if preset.parent == PRESETS and preset.is_file():
+        return load_config(preset)
+    known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
+    raise ConfigError(f"no configuration {text!r}: expected a TOML file or one of the presets {known}")
+
+
+def parse_days(text: str) -> tuple[date, date]:
+    """``FIRST..LAST``, both inclusive."""
+    first, dots, last = text.partition("..")
+    if not dots:
+        raise ConfigError(f"expected days as FIRST..LAST, such as 2022-05-03..2022-05-05, got {text!r}")
+    days = parse_day(first), parse_day(last)
+    if days[0] > days[1]:
+        raise ConfigError(f"expected FIRST..LAST with the earlier day first, got {text!r}")
+    return days
+
+
+def read_service_settings(name: str | None) -> Any:
+    """The settings of the environment; ``name`` overrides ``WATCHNEXT_NAME``."""
+    from pydantic import ValidationError
+
+    from service.settings import Settings
+
+    try:
+        return Settings() if name is None else Settings(name=name)
+    except ValidationError as error:
+        lines = [f"  WATCHNEXT_{str(d['loc'][0]).upper()}: {d['msg']}, got {d['input']!r}" for d in error.errors()]
+        raise ConfigError("\n".join(["the service's settings are not valid:", *lines])) from None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise WatchNextError(f"cannot write {path}: {error.strerror}") from None
+
+
+def quiet_tensorflow() -> None:
+    """Import TensorFlow without the notes that its C++ side writes while it loads, before any log level applies."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+        os.close(nowhere)
+
+
+def main() -> None:
+    app(prog_name="watchnext")
+
+
+if __name__ == "__main__":
+    main()
