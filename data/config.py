@@ -57,6 +57,8 @@ class LabelConfig(Frozen):
     minimum: float | None = None
     maximum: float | None = None
     feedback_delay: float = Field(0.0, ge=0)  # seconds from when it could be known to when features may see it
+    event: Name | None = None  # the type of the events that set it where we serve ourselves; default: the label's name
+    aggregate: Literal["sum", "last"] = "sum"  # of the values of several events; a binary label is 1 if there is one
 
 
 class LogConfig(Frozen):
@@ -238,6 +240,7 @@ class Objective(Frozen):
     transform: Literal["none", "log"] = "log"  # of a regression's label before it is standardised
     loss_weight: float = Field(1.0, ge=0)
     absent: float | None = None  # the value of an outcome that could be observed and was not
+    window: float = Field(86_400.0, gt=0)  # attribution window: seconds from the request in which an event counts
 
 
 class MMoEConfig(Frozen):
@@ -304,6 +307,49 @@ class EvaluationConfig(Frozen):
     collapsed_gate: float = Field(1.5, ge=1)  # effective number of experts under which a gate has collapsed
 
 
+class EventsConfig(Frozen):
+    """What clients tell of the slates that we served (``POST /v1/events``)."""
+
+    impression: Literal["view", "served"] = "view"  # what makes a served item an impression
+    above_fold: int = Field(10, ge=1)  # with "served": the places of a slate that count as seen
+    retention_days: int = Field(30, ge=1)  # how long served rows and events stay in the database after their export
+    final_after: float = Field(0.0, ge=0)  # seconds after its windows have closed that a day is taken as final
+    future_allowance: float = Field(300.0, ge=0)  # seconds that a client's clock may be ahead before it is counted
+
+
+class ExplorationConfig(Frozen):
+    """Exploration as DESIGN.md defines it."""
+
+    share: float = Field(0.0, ge=0, le=1)  # the probability that a slot explores
+    sample: float = Field(0.01, ge=0, le=1)  # share of requests whose candidates and predictions are all logged
+
+
+class GateConfig(Frozen):
+    """What a challenger must show on the held-out day to become the champion."""
+
+    margin: float = Field(-0.005, le=0)  # what the lower end of the paired difference must be above, per objective
+    margins: Mapping[str, float] = {}  # by objective, in place of ``margin``
+    metric: Literal["auc", "gauc"] = "auc"  # of binary objectives; regressions are judged by order accuracy
+    slices: tuple[str, ...] = ()  # named slices (``new_users``, ``new_videos``, ``<context column>``) judged likewise
+    least_positives: int = Field(50, ge=1)  # with fewer, an objective or slice is undecided
+    least_decided: int = Field(1, ge=1)  # objectives that must be decided for a pass
+    calibration: tuple[float, float] = (0.5, 2.0)  # predicted over actual
+    polarized: Literal["refuse", "warn"] = "refuse"
+    spot_check_rows: int = Field(50, ge=0)  # served against offline
+    latency_ratio: float = Field(1.5, gt=0)  # challenger's scoring time over the champion's
+    size_ratio: float = Field(2.0, gt=0)  # challenger's bytes over the champion's
+
+
+class RetrainConfig(Frozen):
+    """The nightly job."""
+
+    full_every: int | None = Field(None, ge=1)  # days between full retrains, which compete with the warm start
+    full_days: int = Field(28, ge=2)  # days that a full retrain learns from
+    band_days: int = Field(7, ge=2)  # good days that the quarantine's band is made of
+    band_width: float = Field(4.0, gt=0)  # its half width in robust standard deviations
+    band_least: float = Field(0.2, ge=0)  # and at least this share of the median
+
+
 class Config(Frozen):
     """A whole configuration. See :func:`load_config`."""
 
@@ -325,6 +371,10 @@ class Config(Frozen):
     generators: GeneratorsConfig = GeneratorsConfig()
     ranking: RankingConfig = RankingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    events: EventsConfig = EventsConfig()
+    exploration: ExplorationConfig = ExplorationConfig()
+    gate: GateConfig = GateConfig()
+    retrain: RetrainConfig = RetrainConfig()
 
     @field_validator("timezone")
     @classmethod
@@ -340,6 +390,7 @@ class Config(Frozen):
         _unique("feature", [feature.name for feature in self.features])
         _unique("objective", [objective.name for objective in self.objectives])
         _unique("column", [*LOG_COLUMNS, *self.log.context, *self.user_columns, *self.video_columns, *self.labels])
+        _unique("event", ["view", *(self.event_of(label) for label in self.labels)])
         self._check_features()
         self._check_objectives()
         return self
@@ -355,6 +406,24 @@ class Config(Frozen):
     @property
     def objective_names(self) -> tuple[str, ...]:
         return tuple(objective.name for objective in self.objectives)
+
+    def event_of(self, label: str) -> str:
+        """The type of the events that set a label."""
+        return self.labels[label].event or label
+
+    @property
+    def event_types(self) -> Mapping[str, str]:
+        """The label that each type of event sets; ``view`` sets none."""
+        return {self.event_of(label): label for label in self.labels}
+
+    def window(self, label: str) -> int:
+        """The attribution window of a label, ms: of the objectives that are made of it."""
+        windows = [objective.window for objective in self.objectives if objective.label == label]
+        return round(1000 * (windows[0] if windows else Objective.model_fields["window"].default))
+
+    def absent(self, label: str) -> float | None:
+        """What a label is once its window has closed without an event; null where no objective says."""
+        return next((o.absent for o in self.objectives if o.label == label and o.absent is not None), None)
 
     def column_side(self, column: str) -> Side:
         """The side that a column belongs to by the table it stands in."""
@@ -475,6 +544,13 @@ class Config(Frozen):
             for condition in objective.population:
                 if self.column_side(condition.column) == "training_only":
                     raise ValueError(f"{where}: a population reads only what is known before the slate is ranked")
+            alike = [other for other in self.objectives if other.label == objective.label]
+            for key in ("window", "absent"):
+                if len(values := {getattr(other, key) for other in alike}) > 1:
+                    raise ValueError(f"{where}: objectives of label {objective.label!r} should agree on {key}, got {values}")
+        for name in self.gate.margins:
+            if name not in by_name:
+                raise ValueError(f"gate.margins: unknown objective {name!r}: expected one of {', '.join(by_name)}")
         for key in ("weights", "reference_means"):
             for name in getattr(self.ranking, key):
                 if name not in by_name:

@@ -4,8 +4,10 @@ It alone holds what changes while the service runs. The tables are SQLAlchemy Co
 """
 
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy as sa
@@ -98,14 +100,33 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver opens no transactions of its own: _begin does
-        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        _keep_write_ahead_log(connection)
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         # A deferred transaction that turns into a writer fails at once when another one writes; this one waits its turn.
         reads_only = connection.get_execution_options().get("reads_only")
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+def _keep_write_ahead_log(connection: Any) -> None:
+    """Switch to the write-ahead log, once in the life of the file.
+
+    SQLite answers this statement with "locked" at once, whatever the timeout, when another process opens the new file, or
+    one that a killed process left behind, at the same moment: so the waiting is done here.
+    """
+    give_up = monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or monotonic() > give_up:
+                raise
+            sleep(0.01)
 
 
 def _scheme(url: str) -> str:

@@ -1,5 +1,6 @@
 """data/database.py: the tables on SQLite, its durability settings, and statements that suit PostgreSQL too."""
 
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -64,6 +65,18 @@ def test_writers_wait_for_each_other_and_readers_for_none(tmp_path: Path) -> Non
         thread.join()
     with writing(engine) as _, reading(engine) as connection:
         assert connection.execute(sa.select(champions.c.version)).scalar_one() == 60
+
+
+def test_a_new_file_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
+    holder = sqlite3.connect(tmp_path / "watchnext.db", isolation_level=None, check_same_thread=False)
+    holder.execute("PRAGMA journal_mode=DELETE")
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):  # SQLite itself does not wait here
+        impatient = sqlite3.connect(tmp_path / "watchnext.db", timeout=0)
+        impatient.execute("PRAGMA journal_mode=WAL")
+    threading.Timer(0.2, holder.execute, ["COMMIT"]).start()
+    with reading(open_database(_url(tmp_path))) as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
 def test_locked_database_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,7 +314,7 @@ def test_concurrent_publishers_get_a_version_each(registry: Registry, folder: Pa
 
 
 KILLED = """
-import os, random, signal, sys
+import os, random, signal, sys, traceback
 from datetime import date, timedelta
 from pathlib import Path
 from data.home import Home
@@ -330,6 +330,8 @@ def forked(work):  # SQLite must not be carried over a fork, so the parent never
         try:
             work()
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()  # the parent can only tell that it failed
         finally:
             os._exit(1)
     return child
