@@ -62,12 +62,19 @@ catalogue = sa.Table(
     "catalogue",
     metadata,
     sa.Column("video_id", ID, primary_key=True),
-    sa.Column("columns", sa.Text, nullable=False),  # JSON
-    sa.Column("valid_from", sa.BigInteger),
-    sa.Column("taken_down_at", sa.BigInteger),
+    sa.Column("valid_from", sa.BigInteger, primary_key=True),
+    sa.Column("columns", sa.Text, nullable=False),  # JSON: every column of the videos' table
     sa.Column("updated_at", sa.BigInteger, nullable=False),
 )
-"""Videos that came through the API since the videos' table was last read from files."""
+"""Videos that came through the API: a row holds from its ``valid_from`` until the video's next one."""
+
+takedowns = sa.Table(
+    "takedowns",
+    metadata,
+    sa.Column("video_id", ID, primary_key=True),
+    sa.Column("taken_down_at", sa.BigInteger, nullable=False),
+)
+"""Videos that are never to be returned, whatever the bundle knows of them."""
 
 exports = sa.Table(
     "exports",
