@@ -91,6 +91,7 @@ class Manifest(_Frozen):
     reference_means: Mapping[str, float | None]  # per objective, in the training data; null: it had none
     utilisation: Mapping[str, tuple[float, ...]]  # per objective, the mean gate weight of each expert
     files: Mapping[str, FileFacts]
+    refreshed_from: int | None = None  # the version whose weights these are, trained on ``window``; only counts are newer
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":

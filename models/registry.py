@@ -78,6 +78,8 @@ class Registry:
         first_day: date,
         reference_means: Mapping[str, float | None],
         utilisation: Mapping[str, Sequence[float]],
+        window_end: date | None = None,
+        refreshed_from: int | None = None,
     ) -> int:
         """Publish a bundle and return its version. Publishing does not promote.
 
@@ -86,10 +88,12 @@ class Registry:
         most such a folder, which the next call removes. Several processes may publish at once.
 
         Args:
-            day: The last day trained on.
+            day: The last day trained on, or taken into the features of a refreshed bundle: the version is named after it.
             first_day: The first.
             reference_means: Per objective, its mean in the training data.
             utilisation: Per objective, the mean gate weight of each expert.
+            window_end: The last day trained on, where it isn't ``day``.
+            refreshed_from: The version whose weights these are.
 
         Raises:
             BundleError: the disk is full or read-only, the day has 99 versions, or what was written is no bundle.
@@ -112,7 +116,7 @@ class Registry:
                         name=name,
                         version=version,
                         created_at=self._after_all(name),
-                        window=Window(first_day=first_day, last_day=day),
+                        window=Window(first_day=first_day, last_day=window_end or day),
                         seed=config.seed,
                         libraries=installed_libraries(),
                         objectives=config.objective_names,
@@ -120,6 +124,7 @@ class Registry:
                         reference_means={k: _finite(mean) for k, mean in reference_means.items()},
                         utilisation={k: tuple(float(u) for u in weights) for k, weights in utilisation.items()},
                         files=files,
+                        refreshed_from=refreshed_from,
                     )
                     write_manifest(temporary, manifest)
                     sync_tree(temporary / EXTRA)
@@ -181,8 +186,11 @@ class Registry:
             return None
         return Champion(row.version, row.previous, datetime.fromtimestamp(row.promoted_at / 1000, UTC))
 
-    def promote(self, name: str, version: int) -> None:
+    def promote(self, name: str, version: int, keep_previous: bool = False) -> None:
         """Make a version the champion, in one transaction that remembers the one before.
+
+        Args:
+            keep_previous: the same weights with newer counts take over: what a rollback goes back to stays.
 
         Raises:
             BundleError: the version is missing or damaged; the champion stays.
@@ -198,7 +206,9 @@ class Registry:
             index_elements=[champions.c.name],
             set_={
                 "version": insert.excluded.version,
-                "previous": sa.case((changed, champions.c.version), else_=champions.c.previous),
+                "previous": champions.c.previous
+                if keep_previous
+                else sa.case((changed, champions.c.version), else_=champions.c.previous),
                 "promoted_at": sa.case((changed, insert.excluded.promoted_at), else_=champions.c.promoted_at),
             },
         )

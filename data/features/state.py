@@ -17,7 +17,7 @@ from data.errors import LogError
 from data.features.asof import Ints
 from data.features.fitted import Scale, prior
 from data.features.layout import SIDES, Block, Layout, build_layout
-from data.features.past import Past, join, past_batch, visible_at
+from data.features.past import SEEN, Past, after_window, join, past_batch, visible_at
 from data.features.rates import Totals, take_in
 from data.features.recent import kept
 from data.features.slates import feature_times, slates
@@ -139,14 +139,15 @@ class FeatureState:
             video >= vocabularies["video_id"].admitted,
         )
 
-    def advance(self, batch: Batch, until: int) -> None:
+    def advance(self, batch: Batch, until: int, admit: bool = True) -> None:
         """Take a day in: ``until`` (the start of the next day, ms) becomes the boundary; new ids are admitted.
 
-        A day's last request may have rows after ``until``: the ids that come with these are admitted a day later.
+        A day's last request may have rows after ``until``: the ids that come with these are admitted a day later. Without
+        ``admit`` new ids are counted but keep the row of the unseen, as a network that isn't trained further needs.
         """
         early = _before(batch, until)
         self._grow(self._view(early, feature_times(early)))
-        for vocabulary in self.knowledge.vocabularies.values():
+        for vocabulary in self.knowledge.vocabularies.values() if admit else ():
             vocabulary.admit()
         day = self._view(batch, feature_times(batch))
         self._grow(day)
@@ -225,7 +226,9 @@ class FeatureState:
         )
         tables = {path.name: EntityTable.load(path) for path in sorted((folder / "tables").iterdir())}
         state = cls(knowledge, tables, [TargetStats(**stats) for stats in fitted["target_stats"]])
-        state.recent = load_batch(folder / "recent")
+        recent = load_batch(folder / "recent")
+        old = len(recent.columns) > 0 and SEEN not in recent  # of a bundle made before there was such a column
+        state.recent = past_batch(recent, config) if old else recent
         state.recent_user, state.seen_pairs = (load_array(folder / f"{name}.npy") for name in ("recent_user", "seen_pairs"))
         return state
 
@@ -239,4 +242,5 @@ def _before(batch: Batch, until: int) -> Batch:
 def _known_before(batch: Batch, label: str, config: Config, until: int) -> NDArray[np.float64]:
     """The label's values [e] that count before ``until``."""
     delay = round(config.labels[label].feedback_delay * 1000)
-    return np.asarray(batch.numbers(label)[visible_at(batch, label) + delay < until], np.float64)
+    counts = after_window(batch, visible_at(batch, label) + delay, config.window(label) + delay)
+    return np.asarray(batch.numbers(label)[counts < until], np.float64)
