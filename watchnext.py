@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 from typer.core import TyperGroup
@@ -60,6 +61,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The registry of trained bundles.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+keys_app = typer.Typer(help="The API keys of the service.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 
 ConfigText = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of a preset.", show_default=False)
@@ -140,8 +143,11 @@ def serve(
     import uvicorn
 
     from service.app import create_app
+    from service.guard import check_start
 
-    uvicorn.run(create_app(read_service_settings(name)), host=host, port=port, log_config=None, access_log=False)
+    settings = read_service_settings(name)
+    check_start(settings, host)
+    uvicorn.run(create_app(settings), host=host, port=port, log_config=None, access_log=False)
 
 
 @app.command()
@@ -202,6 +208,41 @@ def promote_model(
         raise BundleError(f"no bundle of {name!r} has been published yet: `watchnext train` makes one")
     registry.promote(name, chosen)
     console.print(f"{name} {chosen} is the champion")
+
+
+@keys_app.command("create")
+def create_key(
+    scope: Annotated[list[str], typer.Option("--scope", metavar="SCOPE", help="rank, events or admin; repeat for several.")],
+    note: Annotated[str, typer.Option(help="Whose it is.")] = "",
+) -> None:
+    """Make a key and print it. It is shown this once; only its hash is kept."""
+    from service.keys import KeyStore
+
+    print(KeyStore(Home.from_environment()).create(scope, note))  # alone on stdout, to be piped into a secret store
+
+
+@keys_app.command("list")
+def list_keys() -> None:
+    """The keys, without their secrets, oldest first."""
+    from service.keys import KeyStore
+
+    table = Table("key", "scopes", "note", "made", "revoked")
+    for key in KeyStore(Home.from_environment()).all():
+        made, revoked = (
+            "" if ms is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ms / 1000))
+            for ms in (key.created_at, key.revoked_at)
+        )
+        table.add_row(key.key_id, ", ".join(sorted(key.scopes)), escape(key.note), made, revoked)
+    console.print(table)
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY", help="Its id, as `list` shows it.")]) -> None:
+    """Have a key refused, by running services too, within seconds."""
+    from service.keys import KeyStore
+
+    KeyStore(Home.from_environment()).revoke(key_id)
+    console.print("revoked")
 
 
 @app.command()

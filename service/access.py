@@ -50,4 +50,6 @@ class Access:
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
         write = log.debug if route in QUIET else log.info
-        write("request", method=scope["method"], route=route, status=status, milliseconds=round(seconds * 1e3, 2))
+        caller = {"key": scope["state"]["key_id"]} if "key_id" in scope["state"] else {}
+        milliseconds = round(seconds * 1e3, 2)
+        write("request", method=scope["method"], route=route, status=status, milliseconds=milliseconds, **caller)

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from data.errors import WatchNextError
-from service import health, models_api, problems, ranking_api
+from service import guard, health, models_api, problems, ranking_api
 from service.access import Access
 from service.body_limit import BodyLimit
 from service.loading import Loader, load_champion, read_blocked, warm
@@ -39,6 +39,7 @@ def create_app(settings: Settings, load: Loader = load_champion, clock: Clock = 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         runtime = Runtime(settings, metrics, blocked, clock)
+        await asyncio.to_thread(runtime.open)
         loading = asyncio.create_task(asyncio.to_thread(start, runtime, load))
         yield {"runtime": runtime}
         runtime.close()
@@ -54,6 +55,7 @@ def create_app(settings: Settings, load: Loader = load_champion, clock: Clock = 
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
+    app.add_middleware(guard.Guard, settings=settings)
     app.add_middleware(Access, metrics=metrics)  # added last: the outermost
     for router in (health.router, ranking_api.router, models_api.router):
         app.include_router(router)
@@ -91,6 +93,7 @@ def _add_problem_schema(app: FastAPI) -> None:
             [(problems.ProblemDetails, "serialization")], ref_template="#/components/schemas/{model}"
         )
         schema["components"]["schemas"].update(definitions["$defs"])
+        guard.declare(schema)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -44,6 +44,7 @@ class Metrics:
         self.request_seconds = Histogram(
             "watchnext_request_seconds", "From the request's arrival to its answer", ["route"], buckets=SECONDS, registry=to
         )
+        self.refused = Counter("watchnext_refused", "Requests refused unread, by status", ["status"], registry=to)
         self.stage_seconds = Histogram(
             "watchnext_stage_seconds", "Time of a stage of the pipeline", ["stage"], buckets=SECONDS, registry=to
         )

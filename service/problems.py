@@ -134,9 +134,13 @@ _TITLES: Mapping[int, str] = {413: "Content Too Large", 422: "Unprocessable Cont
 
 _DESCRIPTIONS: Mapping[int, str] = {
     400: "The body is not JSON",
+    401: "No key, or an unknown or revoked one",
+    403: "The key lacks the scope",
+    409: "It does not fit what is there",
     413: "The body is over the limit",
     415: "The body is not declared as JSON",
     422: "A field is invalid; `errors` names it",
+    429: "Too many requests; `Retry-After` says when there may be more",
     500: "A defect of the service",
-    503: "No bundle is loaded, or the deadline has passed",
+    503: "No bundle is loaded, too many requests wait, or the deadline has passed",
 }

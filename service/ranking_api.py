@@ -1,7 +1,6 @@
 """POST /v1/rank and POST /v1/recommend."""
 
 import asyncio
-from contextvars import copy_context
 
 from fastapi import APIRouter, Request, Response
 
@@ -34,9 +33,7 @@ async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Re
     serving = runtime.slot.current
     if serving is None:
         raise Problem(503, "no bundle is loaded; /readyz says why", headers={"retry-after": "5"})
-    work = asyncio.get_running_loop().run_in_executor(
-        runtime.pool, copy_context().run, _respond, body, limit, serving, runtime, request.state.request_id
-    )
+    work = runtime.lane.run(_respond, body, limit, serving, runtime, request.state.request_id)
     try:
         async with asyncio.timeout(runtime.settings.deadline_ms / 1e3):
             return Response(await work, media_type="application/json")

@@ -8,7 +8,10 @@ from typing import TypedDict
 
 from models.registry import Registry
 from service.generators.gather import Gatherer
+from service.keys import Keyring, KeyStore
+from service.lane import Lane
 from service.observability import Metrics
+from service.poller import Poller
 from service.serving import Slot
 from service.settings import Settings
 
@@ -34,10 +37,21 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.pool = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="rank")
+        self.lane = Lane(self.pool, self.settings.threads, self.settings.queue)
+        self.keyring = Keyring(KeyStore(self.settings.home_folder()))
+        self._key_poller = Poller("keys", self.keyring.refresh, self.settings.poll_seconds)
         self.registry = Registry(self.settings.home_folder())
         self.gatherer = Gatherer(self.settings.threads, self.metrics)
 
+    def open(self) -> None:
+        """Read the keys and keep an eye on them. Blocks for the first read."""
+        self.keyring.refresh()
+        self._key_poller.start()
+
     def close(self) -> None:
+        self._key_poller.close()
+        self._key_poller.join()
+        self.keyring.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.gatherer.close()
 

@@ -26,6 +26,18 @@ class Settings(BaseSettings):
     threads: int = Field(2, ge=1, le=64, description="Requests ranked at the same time; one a core is enough.")
     body_limit: int = Field(4096 * KIB, ge=KIB, description="Largest request body in bytes; a larger one is answered 413.")
     deadline_ms: float = Field(2000.0, gt=0, description="A request not answered after this many milliseconds gets 503.")
+    queue: int = Field(
+        64, ge=0, le=10_000, description="Requests that may wait for one of the threads; one more is answered 503 at once."
+    )
+    rate_limit: float = Field(
+        1000.0, ge=0, le=1e6, description="Requests a second of one key, or without keys of one address; 0: no limit."
+    )
+    rate_burst: float = Field(2000.0, ge=1, le=1e6, description="Requests that a caller may have saved up.")
+    allow_open: bool = Field(False, description="Start without any API key on an address that others reach.")
+    open_metrics: bool = Field(False, description="Answer /metrics without a key.")
+    poll_seconds: float = Field(
+        1.0, ge=0.01, le=60, description="How often keys, champion, shadow and canary are looked up in the database."
+    )
     blocked_file: Path | None = Field(
         None, description="File of video ids, one a line, that /v1/recommend never returns. Read once, at start-up."
     )

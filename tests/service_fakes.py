@@ -1,11 +1,13 @@
 """A service over the small log: real features, a scorer whose predictions can be worked out by hand, fake generators."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cache
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
 
@@ -114,12 +116,14 @@ def client_of(
     """A client of a service that has loaded (or failed to load)."""
     bundle = serving() if load is None else load
     loader = bundle if callable(bundle) else lambda _: bundle
-    settings = {"log_level": "error", "deadline_ms": 60_000, **settings}
-    app = create_app(Settings(**settings), loader, clock=lambda: NOW)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        if ready:
-            wait_until_loaded(client)
-        yield client
+    with TemporaryDirectory() as empty:  # a module's client has no home of its own, and must not use ./var
+        home = os.environ.get("WATCHNEXT_HOME", empty)
+        settings = {"home": home, "log_level": "error", "deadline_ms": 60_000, **settings}
+        app = create_app(Settings(**settings), loader, clock=lambda: NOW)
+        with TestClient(app, raise_server_exceptions=False) as client:
+            if ready:
+                wait_until_loaded(client)
+            yield client
 
 
 def wait_until_loaded(client: TestClient) -> None:

@@ -191,7 +191,7 @@ def test_openapi_states_errors_and_limits(openapi: dict[str, Any]) -> None:
     assert set(openapi["paths"]) == {"/v1/rank", "/v1/recommend", "/v1/models", "/healthz", "/readyz", "/metrics"}
     for path in ("/v1/rank", "/v1/recommend"):
         responses = openapi["paths"][path]["post"]["responses"]
-        assert set(responses) == {"200", "400", "413", "415", "422", "500", "503"}
+        assert set(responses) == {"200", "400", "401", "403", "413", "415", "422", "429", "500", "503"}
         assert all(MEDIA_TYPE in r["content"] for status, r in responses.items() if status != "200")
     request = openapi["components"]["schemas"]["RankRequest"]
     candidates = request["properties"]["candidates"]
