@@ -9,6 +9,7 @@ with its first ones (data/requests.py):
 | user_id, video_id | string | never null |
 | timestamp | int64 | ms since the epoch, UTC |
 | visible_at | int64 | when the row's outcomes could be known (ms); a label's own ``<label>_visible_at`` overrides |
+| seen_at | int64 | of what we served ourselves: when the item became an impression (ms); null on rows of files |
 | request_id, query_video_id | string | where the source has them |
 | position | int32 | from 0, null where unknown |
 | propensity | float64 | null where unknown |
@@ -48,6 +49,7 @@ _FIXED: Mapping[str, pa.DataType] = {
     "video_id": pa.string(),
     "timestamp": pa.int64(),
     "visible_at": pa.int64(),
+    "seen_at": pa.int64(),
     "request_id": pa.string(),
     "query_video_id": pa.string(),
     "position": pa.int32(),

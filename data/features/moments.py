@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from data.config import ActivityFeature, HistoryFeature, LabelConfig, RecentFeature
 from data.features.asof import Timeline, running
 from data.features.layout import PADDING
-from data.features.past import MICRO, Past, Priors
+from data.features.past import MICRO, Past, Priors, seen_at
 from data.features.rates import against_prior
 from data.features.view import View
 
@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 def recent_columns(
     feature: RecentFeature, past: Past, queries: View, priors: Priors, labels: dict[str, LabelConfig]
 ) -> NDArray[np.float32]:
-    """Per label and N: mean of the last N outcomes visible before the feature time, and whether there was none.
+    """Per label and N: mean of the last N outcomes that count before the feature time, and whether there was none.
 
     A binary label's mean is its share less the prior; a number's is on the scale of
     :func:`data.features.rates.against_prior`. Where there was none the mean is 0.
@@ -38,11 +38,11 @@ def recent_columns(
 def activity_columns(feature: ActivityFeature, past: Past, queries: View) -> NDArray[np.float32]:
     """log10(1 + minutes since the last impression before the feature time), whether there was none, and for each
     window log10(1 + impressions in [time - window, time))."""
-    timestamp = past.view.batch.numbers("timestamp").astype(np.int64)
-    timeline = Timeline(past.view.user, timestamp, past.origin)
+    seen = seen_at(past.view.batch)
+    timeline = Timeline(past.view.user, seen, past.origin)
     start, end = timeline.start(queries.user), timeline.before(queries.user, queries.time)
     some = end > start
-    last = np.concatenate([timestamp[timeline.order], [0]])[np.where(some, end - 1, -1)]
+    last = np.concatenate([seen[timeline.order], [0]])[np.where(some, end - 1, -1)]
     minutes = np.where(some, (queries.time - last) / 60_000, 0.0)
     columns = [np.log10(1 + minutes), (~some).astype(np.float64)]
     for hours in feature.hours:
@@ -52,7 +52,7 @@ def activity_columns(feature: ActivityFeature, past: Past, queries: View) -> NDA
 
 
 def history_rows(feature: HistoryFeature, past: Past, queries: View, value: NDArray[np.int32]) -> NDArray[np.int32]:
-    """``value`` [m] of the last N entries that count, newest first, PADDING behind them [n, N]."""
+    """``value`` [m] of the last N visible positives, newest first, PADDING behind them [n, N]."""
     rows, timeline = past.timeline(feature.label, feature.above)
     start, end = timeline.start(queries.user), timeline.before(queries.user, queries.time)
     place = end[:, None] - 1 - np.arange(feature.length)

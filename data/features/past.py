@@ -16,16 +16,23 @@ MICRO = 1_000_000
 """Outcomes are summed as integers of a millionth, so that a sum never depends on the order of its parts."""
 
 
+SEEN = "seen_at"
+"""The column of what we served ourselves: when the item became an impression (ms); null on rows of a team's files."""
+
+
 class Past:
     """Entries seen as a :class:`View`, with each label's values and the times from which features may use them.
 
-    A label's value counts from ``<label>_visible_at`` (default the row's ``visible_at``) plus its feedback delay.
+    A label's value is visible from ``<label>_visible_at`` (default the row's ``visible_at``) plus its feedback delay, and
+    histories of positives read it from then. It counts, in rates and means, from the same time; but on rows that we
+    served ourselves only once the label's window has closed too, so that positives don't count before the negatives.
     """
 
     def __init__(self, view: View, config: Config, origin: int) -> None:
         self.view = view
         self.origin = origin
         self._delay = {name: round(label.feedback_delay * 1000) for name, label in config.labels.items()}
+        self._window = {name: config.window(name) for name in config.labels}
         self._timelines: dict[tuple[object, ...], tuple[Ints, Timeline]] = {}
 
     def __len__(self) -> int:
@@ -40,25 +47,31 @@ class Past:
         return np.asarray(np.rint(np.nan_to_num(self.view.batch.numbers(label)) * MICRO).astype(np.int64))
 
     def visible(self, label: str) -> Ints:
-        """When the label counts [m], ms."""
+        """When the label can be known [m], ms."""
         return visible_at(self.view.batch, label) + self._delay[label]
+
+    def counts(self, label: str) -> Ints:
+        """When the label counts [m], ms."""
+        return after_window(self.view.batch, self.visible(label), self._window[label] + self._delay[label])
 
     def timing(self, label: str) -> tuple[object, ...]:
         """Labels of equal timing are known on the same rows from the same times, and can share one timeline."""
         batch = self.view.batch
         own = f"{label}_visible_at"
         complete = bool(self.known(label).all())
-        return (own if own in batch else "", self._delay[label], "" if complete else label)
+        window = self._window[label] if SEEN in batch else 0
+        return (own if own in batch else "", self._delay[label], window, "" if complete else label)
 
     def timeline(self, label: str, at_least: float | None = None) -> tuple[Ints, Timeline]:
-        """Entries of known label (above ``at_least``, if given) by (user, when it counts): (positions [e], timeline)."""
+        """Entries of known label by (user, when it counts), or those above ``at_least`` by (user, when it is visible):
+        (positions [e], timeline)."""
         key = self.timing(label) if at_least is None else (label, at_least)
         if key not in self._timelines:
-            chosen = self.known(label)
+            chosen, time = self.known(label), self.counts(label)
             if at_least is not None:
-                chosen &= self.view.batch.numbers(label) > at_least
+                chosen, time = chosen & (self.view.batch.numbers(label) > at_least), self.visible(label)
             rows = np.flatnonzero(chosen)
-            self._timelines[key] = rows, Timeline(self.view.user[rows], self.visible(label)[rows], self.origin)
+            self._timelines[key] = rows, Timeline(self.view.user[rows], time[rows], self.origin)
         return self._timelines[key]
 
 
@@ -72,6 +85,23 @@ def visible_at(batch: Batch, label: str) -> Ints:
     return np.where(np.isnan(values), common, np.nan_to_num(values)).astype(np.int64)
 
 
+def seen_at(batch: Batch) -> Ints:
+    """When each row was seen [n], ms: of rows from files, its timestamp."""
+    timestamp = batch.numbers("timestamp").astype(np.int64)
+    if SEEN not in batch:
+        return timestamp
+    seen = batch.numbers(SEEN)
+    return np.where(np.isnan(seen), timestamp, np.nan_to_num(seen)).astype(np.int64)
+
+
+def after_window(batch: Batch, time: Ints, window: int) -> Ints:
+    """``time`` [n], on rows that we served ourselves not before ``window`` (ms) after their request."""
+    if SEEN not in batch:
+        return time
+    closes = batch.numbers("timestamp").astype(np.int64) + window
+    return np.where(np.isnan(batch.numbers(SEEN)), time, np.maximum(time, closes))
+
+
 def past_columns(config: Config) -> list[str]:
     """The columns of an impression that later features read."""
     keys = {key for feature in config.features if isinstance(feature, RateFeature) for key in feature.keys}
@@ -82,16 +112,16 @@ def past_columns(config: Config) -> list[str]:
 def past_batch(batch: Batch, config: Config) -> Batch:
     """Those columns of a batch, in one fixed order and form, so that batches can be concatenated."""
     columns = {name: batch[name] for name in past_columns(config)}
-    for label in config.labels:
-        own = f"{label}_visible_at"
+    for own in (SEEN, *(f"{label}_visible_at" for label in config.labels)):
         columns[own] = batch.numbers(own).astype(np.float64) if own in batch else np.full(len(batch), np.nan)
     return Batch(columns)
 
 
 def join(first: Batch, second: Batch) -> Batch:
-    """Both batches' rows, without the visibility columns that are null throughout."""
+    """Both batches' rows, without the columns of times that are null throughout."""
     both = concatenate(first, second)
-    empty = {name for name, column in both.columns.items() if name.endswith("_visible_at") and _all_nan(column)}
+    times = [name for name in both.columns if name == SEEN or name.endswith("_visible_at")]
+    empty = {name for name in times if _all_nan(both[name])}
     return Batch({name: column for name, column in both.columns.items() if name not in empty})
 
 

@@ -66,8 +66,8 @@ def take_in(feature: RateFeature, totals: Totals, past: Past, until: int) -> Tot
     rows, keys = past.view.keys(feature.keys)
     counts, sums = (np.zeros((len(rows), len(feature.labels)), np.int64) for _ in range(2))
     for i, label in enumerate(feature.labels):
-        visible = past.visible(label)
-        new = past.known(label) & (visible >= totals.boundary) & (visible < until)
+        from_when = past.counts(label)
+        new = past.known(label) & (from_when >= totals.boundary) & (from_when < until)
         counts[:, i] = new[rows]
         sums[:, i] = np.where(new, past.micro(label), 0)[rows]
     used = counts.any(axis=1)
@@ -114,9 +114,9 @@ def _add_recent(feature: RateFeature, since: int, past: Past, keys: Ints, cutoff
     for i, label in enumerate(feature.labels):
         timing = past.timing(label)
         if timing not in timelines:
-            visible = past.visible(label)
-            used = np.flatnonzero((past.known(label) & (visible >= since))[entry])
-            timeline = Timeline(entry_group[used], visible[entry[used]], past.origin)
+            from_when = past.counts(label)
+            used = np.flatnonzero((past.known(label) & (from_when >= since))[entry])
+            timeline = Timeline(entry_group[used], from_when[entry[used]], past.origin)
             timelines[timing] = used, timeline, timeline.start(group), timeline.before(group, cutoff)
         used, timeline, start, end = timelines[timing]
         total = running(past.micro(label)[entry[used]][timeline.order])

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.config import Config, HistoryFeature, RateFeature, RecentFeature
-from data.features.past import Past
+from data.features.past import Past, seen_at
 from data.features.spec import longest_window
 
 Ints = NDArray[np.int64]
@@ -20,22 +20,23 @@ def kept(config: Config, past: Past, until: int, positive: str) -> Mask:
     These are: outcomes that don't count yet, impressions within the longest activity window, the last one of each
     user, and the last N that some feature looks back to. All others are in the totals.
     """
-    timestamp = past.view.batch.numbers("timestamp").astype(np.int64)
+    seen = seen_at(past.view.batch)
     user = past.view.user
-    keep = timestamp >= until - longest_window(config)
-    keep |= _last(user, timestamp, np.ones(len(past), bool), 1)
-    counted = {label: past.visible(label) < until for label in config.labels}
-    for label in _used_labels(config):
-        keep |= past.known(label) & ~counted[label]
+    keep = seen >= until - longest_window(config)
+    keep |= _last(user, seen, seen < until, 1)
+    for label in used_labels(config):
+        keep |= past.known(label) & (past.counts(label) >= until)
     for label, above, n in _looking_back(config, positive):
-        chosen = past.known(label) & counted[label]
+        time = past.counts(label) if above is None else past.visible(label)
+        chosen = past.known(label) & (time < until)
         if above is not None:
             chosen &= past.view.batch.numbers(label) > above
-        keep |= _last(user, past.visible(label), chosen, n)
+        keep |= _last(user, time, chosen, n)
     return keep
 
 
-def _used_labels(config: Config) -> set[str]:
+def used_labels(config: Config) -> set[str]:
+    """The labels that some feature reads."""
     used: set[str] = set()
     for feature in config.features:
         match feature:

@@ -68,7 +68,8 @@ class FeatureState:
     def fit(cls, config: Config, tables: Tables, days: Iterable[tuple[date, Batch]]) -> "FeatureState":
         """Fit vocabularies, scales and priors on whole days; the boundary is the start of the first.
 
-        Priors are means of the outcomes that counted by the end of the last of them.
+        Priors are means of the outcomes that counted by the end of the last of them (of a log that we served ourselves,
+        whose windows may all be open then: where none did, of all its outcomes).
         """
         days = list(days)
         if not days:
@@ -85,7 +86,7 @@ class FeatureState:
             vocabulary.admit()
         numbers = [feature for feature in config.features if isinstance(feature, NumberFeature)]
         scales = {f.name: Scale.fit(f, np.concatenate([number_values(f, v) for v in views])) for f in numbers}
-        priors = {label: prior(_known_before(batch, label, config, until) for _, batch in days) for label in config.labels}
+        priors = {label: _prior([batch for _, batch in days], label, config, until) for label in config.labels}
         state.knowledge = replace(state.knowledge, scales=scales, priors=priors)
         whole = [state._view(batch, feature_times(batch)) for _, batch in days]
         fitted = np.concatenate([targets(view.batch, config, view.column) for view in whole])
@@ -237,6 +238,14 @@ def _before(batch: Batch, until: int) -> Batch:
     """The rows shown before ``until`` (ms)."""
     early = batch.numbers("timestamp") < until
     return batch if early.all() else batch.take(early)
+
+
+def _prior(batches: Sequence[Batch], label: str, config: Config, until: int) -> float:
+    """The mean of the values that count before ``until``; without any, of all that we served ourselves."""
+    values = [_known_before(batch, label, config, until) for batch in batches]
+    if not sum(map(len, values)):
+        values = [batch.numbers(label)[~np.isnan(batch.numbers(SEEN))] for batch in batches if SEEN in batch]
+    return prior(values)
 
 
 def _known_before(batch: Batch, label: str, config: Config, until: int) -> NDArray[np.float64]:
