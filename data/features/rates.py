@@ -62,7 +62,9 @@ class Totals:
 
 
 def take_in(feature: RateFeature, totals: Totals, past: Past, until: int) -> Totals:
-    """Totals at the boundary ``until``: with the entries that began to count since the boundary before."""
+    """Totals at the boundary ``until``: with the entries that began to count since the boundary before. Totals that are
+    further on stay as they are."""
+    until = max(until, totals.boundary)
     rows, keys = past.view.keys(feature.keys)
     counts, sums = (np.zeros((len(rows), len(feature.labels)), np.int64) for _ in range(2))
     for i, label in enumerate(feature.labels):

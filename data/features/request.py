@@ -1,21 +1,25 @@
 """Features of a request: the serving face of :class:`data.features.state.FeatureState`."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.columns import Batch, Column, Strings
 from data.config import RateFeature
 from data.features.asof import Ints
 from data.features.history import context_column, history_batch
+from data.features.layered import LayeredTable
 from data.features.layout import Block
 from data.features.past import Past, join, past_batch
 from data.features.rates import Totals
 from data.features.recent import WATCHED
 from data.features.spec import Knowledge, encode_sides, longest_window
 from data.features.state import FeatureState
+from data.features.tables import EntityTable
 from data.features.view import View
 from data.objectives import positive_label
 from data.vocabulary import Numbering
@@ -46,6 +50,9 @@ class RequestEncoder:
     Attributes:
         video_ids: the catalogue: every video met in the log, then those that only the videos' table knows.
         valid_from: [V] ms from which a video exists (0: always).
+
+    Rows of the catalogue are numbered 0 to V - 1; -1 (or V) is the unknown video's. Videos that :meth:`with_videos` lays
+    over the bundle's have the rows behind it.
     """
 
     def __init__(self, state: FeatureState) -> None:
@@ -54,21 +61,57 @@ class RequestEncoder:
         table = state.tables.get("videos")
         self.video_ids = [*vocabulary.texts, *(t for t in (table.ids.texts if table else ()) if vocabulary.get(t) is None)]
         self._row = {text: row for row, text in enumerate(self.video_ids)}
+        self._live: dict[str, int] = {}
         self._candidates = [*self.video_ids, _UNKNOWN]
         self.valid_from = self._valid_from()
+        self._latest: Ints = np.zeros(0, np.int64)
         users = len(state.knowledge.vocabularies["user_id"])
         self._recent_start = np.searchsorted(state.recent_user, np.arange(users + 1))
         self._seen_start = np.searchsorted(state.seen_pairs, np.arange(users + 1, dtype=np.int64) << 32)
 
     def video_row(self, video_id: str) -> int:
-        """Row of the catalogue, -1 where unknown."""
-        return self._row.get(video_id, -1)
+        """Row of the catalogue to score with, -1 where unknown."""
+        row = self._live.get(video_id)
+        return self.index_row(video_id) if row is None else row
+
+    def index_row(self, video_id: str) -> int:
+        """Row of the catalogue by which the bundle knows a video, where it does; -1 where unknown."""
+        row = self._row.get(video_id)
+        return self._live.get(video_id, -1) if row is None else row
+
+    def video_id(self, row: int) -> str:
+        return self._candidates[row]
 
     def catalogue(self) -> Block:
         """The video side of the whole catalogue [V], as of the state's boundary, and the unknown video's as its last
         row: [V + 1]. A video that starts later stands as it will at its start."""
-        ids = Strings(np.arange(len(self._candidates), dtype=np.int32), self._candidates)
-        time = np.append(np.maximum(self.valid_from + 1, self.state.boundary), self.state.boundary)
+        valid_from = np.append(self.valid_from[: len(self.video_ids)], -1)
+        return self._videos(np.arange(len(self.video_ids) + 1, dtype=np.int32), valid_from)
+
+    def with_videos(self, later: EntityTable) -> "RequestEncoder":
+        """The same with the rows of ``later`` laid over the videos' table; its videos get rows of their own."""
+        other = copy(self)
+        other.state = copy(self.state)
+        if below := self.state.tables.get("videos"):
+            other.state.tables = {**self.state.tables, "videos": LayeredTable(below, later)}
+        first = len(self.video_ids) + 1
+        other._live = {text: first + place for place, text in enumerate(later.ids.texts)}
+        other._candidates = [*self.video_ids, _UNKNOWN, *later.ids.texts]
+        known = np.array([self._row.get(text, -1) for text in later.ids.texts], np.int64)
+        began = np.where(known >= 0, np.append(self.valid_from, 0)[known], later.first_valid())
+        other.valid_from = np.concatenate([self.valid_from[: first - 1], [0], began])
+        other._latest = later.last_valid()
+        return other
+
+    def live_catalogue(self) -> Block:
+        """The video side of the videos laid over the bundle's [L], as they are by their last row."""
+        first = len(self.video_ids) + 1
+        return self._videos(np.arange(first, len(self._candidates), dtype=np.int32), self._latest)
+
+    def _videos(self, rows: NDArray[np.int32], valid_from: Ints) -> Block:
+        """The video side of rows of the catalogue [n], as of the boundary, or of their start where that is later."""
+        ids = Strings(rows, self._candidates).compact()
+        time = np.maximum(valid_from + 1, self.state.boundary)
         queries = View(Batch({"video_id": ids}), time, self.state.tables, self._numberings())
         nobody = self._past(_none(self.state.recent), history_batch(self.state.config, "", []), self._numberings(), time[-1])
         cutoff = np.full(len(time), self.state.boundary, np.int64)

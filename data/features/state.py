@@ -164,6 +164,21 @@ class FeatureState:
         self.seen_pairs = np.union1d(self.seen_pairs, (day.user << 32) | day.number("video_id"))
         self.knowledge = replace(self.knowledge, totals=totals, boundary=until)
 
+    def roll(self, later: Batch, as_of: int) -> None:
+        """Move the counts of videos, authors, tags and contexts on to ``as_of`` (ms), with the rows since the boundary as
+        they are known by then: what counts before it is settled, though their days are not final.
+
+        What is known of users stays as of the boundary, which stays too: a live profile adds to it, row by row.
+        """
+        view = self._view(later, feature_times(later))
+        self._grow(view)
+        past = self._past(self.recent, past_batch(later, self.config), self._numberings(), self.boundary)
+        totals = dict(self.knowledge.totals)
+        for feature in self.config.features:
+            if isinstance(feature, RateFeature) and "user_id" not in feature.keys:
+                totals[feature.name] = take_in(feature, totals[feature.name], past, as_of)
+        self.knowledge = replace(self.knowledge, totals=totals)
+
     def day_starts(self, time: Ints) -> Ints:
         """Start of each time's day [n], ms."""
         zone = self.config.timezone

@@ -53,6 +53,10 @@ class EntityTable:
         """The time of each id's first row."""
         return np.asarray(self.valid_from[self._starts[:-1]])
 
+    def last_valid(self) -> Ints:
+        """The time of each id's last row."""
+        return np.asarray(self.valid_from[self._starts[1:] - 1])
+
     def column(self, name: str, rows: Ints) -> Column:
         """A column at these rows [n]; null where the row is -1."""
         column = self.batch[name]
