@@ -38,9 +38,10 @@ from data.home import Home
 from data.log import read_day
 from models.registry import Registry
 from training.bootstrap import Resamples, difference, interval, over_seeds
+from training.days import read_tables
 from training.evaluate import score_days
 from training.metrics import auc, slate_aucs
-from training.run import read_tables, train
+from training.run import train
 
 FIRST, STOPPING, LAST = date(2022, 4, 25), date(2022, 5, 2), date(2022, 5, 5)
 OBJECTIVES = ("click", "long_view", "like")

@@ -49,7 +49,7 @@ from data.simulator.write import simulate
 from models.network import Network
 from models.noise import derive
 from models.step import Trainer
-from training.run import read_tables
+from training.days import read_tables
 
 REQUESTS = 1500
 """Sampled requests of the last two days whose unseen candidates are ranked."""

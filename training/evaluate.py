@@ -17,12 +17,12 @@ from data.log import list_days, read_day
 from models.bundle import Bundle
 from models.registry import Registry
 from training.baselines import CHAMPION
+from training.days import read_tables
 from training.figures import Scored
 from training.figures import evaluate as figures_of
-from training.learner import Learner
-from training.plan import days_between
-from training.run import read_tables
-from training.score import score_day
+from training.frozen import Frozen
+from training.plan import days_between, trained
+from training.waiting import open_labels
 
 log = structlog.get_logger()
 
@@ -40,11 +40,11 @@ def evaluate(config: Config, home: Home, first: date, last: date, version: int |
     """
     registry = Registry(home)
     bundle = registry.open(config.name, version)
-    scored = list(score_days(bundle, config, home, first, last, console))
+    scored = list(score_days(trained(registry, bundle), config, home, first, last, console))
     previous = _previous(registry, bundle, config, first)
     if previous is not None:
         rivals = score_days(previous, config, home, first, last, console)
-        scored = [_beside(mine, rival) for mine, rival in zip(scored, rivals, strict=True)]
+        scored = [beside(mine, rival) for mine, rival in zip(scored, rivals, strict=True)]
     batch = read_day(home, config, first)
     tables = read_tables(home, config)
     return {
@@ -62,7 +62,7 @@ def evaluate(config: Config, home: Home, first: date, last: date, version: int |
 
 
 def score_days(bundle: Bundle, config: Config, home: Home, first: date, last: date, console: Console) -> Iterator[Scored]:
-    """Score each day in turn with the bundle's weights, its features advancing over the log in between."""
+    """Score each day in turn with the weights of a trained bundle, its features advancing over the log in between."""
     after = bundle.manifest.window.last_day + timedelta(days=1)
     if first < after:
         raise LogError(
@@ -70,16 +70,9 @@ def score_days(bundle: Bundle, config: Config, home: Home, first: date, last: da
         )
     there = list_days(home, config.dataset)
     wanted = days_between(there, first, last, config.dataset)
-    trained = bundle.config.model_copy(update={"evaluation": config.evaluation})
-    learner = Learner.from_bundle(bundle, trained, read_tables(home, config))
-    days = [day for day in there if after <= day < first] + wanted
-    for day in track(days, f"Scoring with {bundle.version}", console=console, transient=True):
-        batch = read_day(home, config, day)
-        encoded = learner.state.encode(batch, day)
-        if day >= first:
-            baselines = learner.rates.baselines(encoded.video)
-            yield score_day(learner.trainer, learner.state, batch, day, encoded, baselines)
-        learner.take_in(day, batch, encoded)
+    model, still_open = Frozen(bundle, config, home), open_labels(home, config)
+    for day in track(wanted, f"Scoring with {bundle.version}", console=console, transient=True):
+        yield model.score(day, [d for d in there if after <= d < day], still_open.get(day, frozenset()))
 
 
 def _previous(registry: Registry, bundle: Bundle, config: Config, first: date) -> Bundle | None:
@@ -88,7 +81,7 @@ def _previous(registry: Registry, bundle: Bundle, config: Config, first: date) -
     if pointer is None or pointer.version != bundle.version or pointer.previous is None:
         return None
     try:
-        previous = registry.open(config.name, pointer.previous)
+        previous = trained(registry, registry.open(config.name, pointer.previous))
     except BundleError as error:
         log.warning("previous_champion_left_out", version=pointer.previous, reason=str(error))
         return None
@@ -96,7 +89,8 @@ def _previous(registry: Registry, bundle: Bundle, config: Config, first: date) -
     return previous if same and previous.manifest.window.last_day < first else None
 
 
-def _beside(mine: Scored, rival: Scored) -> Scored:
+def beside(mine: Scored, rival: Scored) -> Scored:
+    """The rows of a bundle with the predictions of the champion, made of the same rows, as a baseline."""
     return replace(
         mine,
         baselines={**mine.baselines, CHAMPION: rival.predictions},

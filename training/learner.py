@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,21 @@ from data.columns import Batch
 from data.config import Config, Side
 from data.days import day_start
 from data.features.layout import SIDES, Block
+from data.features.slates import feature_times
 from data.features.state import Encoded, FeatureState
 from data.features.storage import load_array, save_arrays
 from data.features.tables import Tables
+from data.features.view import View
+from data.objectives import targets
 from models.bundle import Bundle
 from models.indexes import IndexBuilder
 from models.network import Network
 from models.noise import derive
 from models.step import OnBatch, Trainer
 from training.baselines import PastRates
+from training.waiting import Waiting, mask, newly_closed, row_keys
+
+WAITING = "waiting"
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Replayed:
 
 @dataclass
 class Learner:
-    """Features' state, network and optimizers, baselines' rates, generators' counts; and the rows kept for replay."""
+    """Features' state, network and optimizers, baselines' rates, generators' counts; and the rows kept to be trained on
+    again, or further when more of their labels are known."""
 
     config: Config
     state: FeatureState
@@ -44,6 +51,7 @@ class Learner:
     rates: PastRates
     indexes: IndexBuilder
     replay: list[Replayed] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)  # days with labels still open when they were trained on
 
     @classmethod
     def fresh(cls, config: Config, tables: Tables, fit_days: Sequence[tuple[date, Batch]]) -> "Learner":
@@ -73,6 +81,7 @@ class Learner:
             }
             day = date.fromisoformat(path.name.removeprefix("day="))
             learner.replay.append(Replayed(day, blocks, load_array(path / "targets.npy")))
+        learner.waiting = [Waiting.load(path) for path in sorted((folder / WAITING).glob("day=*"))]
         return learner
 
     def save(self, folder: Path, replay: bool = True) -> None:
@@ -85,6 +94,40 @@ class Learner:
             arrays: dict[str, NDArray[Any]] = {f"{side}.ints": block.ints for side, block in kept.blocks.items()}
             arrays |= {f"{side}.floats": block.floats for side, block in kept.blocks.items()}
             save_arrays({**arrays, "targets": kept.targets}, folder / "replay" / f"day={kept.day}")
+        for waiting in self.waiting:
+            waiting.save(folder / WAITING / f"day={waiting.day}")
+
+    def encode(self, day: date, batch: Batch, open_labels: frozenset[str] = frozenset()) -> Encoded:
+        """Encode a day's rows, the targets of open labels masked.
+
+        Where days are missing before it (nobody was served, or they are in quarantine), the boundary is first brought to
+        its start: the videos' counts are as of a day's start, also of what became known on the missing days.
+        """
+        start = day_start(day, self.config.timezone)
+        if self.state.boundary < start:
+            self.state.advance(batch.take(np.zeros(0, np.int64)), start)
+        encoded = self.state.encode(batch, day)
+        return replace(encoded, targets=mask(encoded.targets, self.config, open_labels))
+
+    def wait_for(self, day: date, batch: Batch, encoded: Encoded, open_labels: frozenset[str]) -> None:
+        """Keep a day's rows, which have just been trained on, until all its labels are closed."""
+        if open_labels:
+            self.waiting.append(Waiting(day, encoded.blocks, encoded.video, row_keys(batch), open_labels))
+
+    def close(self, day: date, batch: Batch, labels: frozenset[str]) -> None:
+        """Train one pass on a waiting day's targets that are known now that these labels have closed."""
+        place = next(i for i, kept in enumerate(self.waiting) if kept.day == day)
+        kept = self.waiting[place]
+        later = kept.closed(labels)
+        view = View(batch, feature_times(batch), self.state.tables, {})
+        known = newly_closed(targets(batch, self.config, view.column), self.config, kept.open_labels, later.open_labels)
+        aligned = kept.align(batch, known)
+        rows = np.flatnonzero(~np.isnan(aligned).all(axis=1))
+        seed = derive(self.config.seed, "closed", day.toordinal(), *sorted(labels))
+        order = np.random.default_rng(seed).permutation(rows)
+        self.trainer.train_epoch(kept.blocks, aligned, order, seed)
+        self.rates.add(kept.video, aligned)
+        self.waiting[place : place + 1] = [later] if later.open_labels else []
 
     def train(self, day: date, encoded: Encoded, on_batch: OnBatch | None = None) -> NDArray[np.float64]:
         """Train on a day's rows, ``passes`` times, together with the days kept for replay. Returns mean losses [K]."""
@@ -101,11 +144,11 @@ class Learner:
             self.replay = days[-training.replay_days :]
         return losses
 
-    def take_in(self, day: date, batch: Batch, encoded: Encoded | None = None) -> None:
-        """Let features, rates and indexes know of a day; ids that came with it are admitted."""
+    def take_in(self, day: date, batch: Batch, encoded: Encoded | None = None, admit: bool = True) -> None:
+        """Let features, rates and indexes know of a day; ids that came with it are admitted, unless told not to."""
         if encoded is not None:
             self.rates.add(encoded.video, encoded.targets)
-        self.state.advance(batch, day_start(day + timedelta(days=1), self.config.timezone))
+        self.state.advance(batch, day_start(day + timedelta(days=1), self.config.timezone), admit)
         self.trainer.grow(self.state.table_sizes())
         self.indexes.add_day(batch)
 

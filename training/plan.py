@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from data.home import Home
 from data.log import ROWS_FILE, list_days, read_day
 from models.bundle import Bundle
 from models.registry import Registry
+from training.learner import WAITING
+from training.waiting import OpenLabels, Waiting, closes_before, open_labels
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Plan:
     start: Bundle | None
     skipped: tuple[date, ...]  # between the bundle's window and the first new day: seen by features, not trained on
     key: str
+    open_labels: OpenLabels = field(default_factory=dict)  # of the days
+    closing: tuple[tuple[date, frozenset[str]], ...] = ()  # earlier days, and what of theirs is now known
 
     @property
     def first_day(self) -> date:
@@ -33,8 +37,8 @@ class Plan:
 def plan_run(config: Config, home: Home, since: date | None, until: date | None, fresh: bool) -> Plan:
     """Choose the days in [since, until] and the start.
 
-    The start is the newest bundle of the same name and compatible configuration, if its window ends before the first
-    new day (``since``, or without it the first day after that window). Else, or with ``fresh``, there is none.
+    The start is what :func:`start_of` says, if its window ends before the first new day (``since``, or without it the
+    first day after that window). Else, or with ``fresh``, there is none.
 
     Raises:
         LogError: there are no logs, a day of the range has no rows, or there is nothing new to train on.
@@ -45,7 +49,7 @@ def plan_run(config: Config, home: Home, since: date | None, until: date | None,
         raise LogError(
             f"no logs for dataset {config.dataset!r} in {home.logs(config.dataset)}: run `watchnext ingest` first"
         )
-    start = None if fresh else newest_compatible(config, Registry(home))
+    start = None if fresh else start_of(config, Registry(home))
     last = until or there[-1]
     if start and since and start.manifest.window.last_day >= since:
         start = None
@@ -54,9 +58,47 @@ def plan_run(config: Config, home: Home, since: date | None, until: date | None,
         there, since or after, last, config.dataset, f"; bundle {start.version} covers {last}" if start else ""
     )
     skipped = [day for day in there if start and after <= day < days[0]]
+    return plan_days(config, home, days, start, skipped)
+
+
+def plan_days(
+    config: Config,
+    home: Home,
+    days: Sequence[date],
+    start: Bundle | None,
+    skipped: Sequence[date] = (),
+    judged: date | None = None,
+) -> Plan:
+    """The plan of training on these days.
+
+    Args:
+        judged: the day that the result will be judged on; what became known on it isn't learnt from.
+
+    Raises:
+        ConfigError: a binary objective has one class only over all days of a fresh run.
+    """
     if start is None:
         _check_classes(config, home, days)
-    return Plan(tuple(days), start, tuple(skipped), _key(config, home, [*skipped, *days], start))
+    still_open = open_labels(home, config)
+    closing = tuple(_closing(config, home, start, still_open, judged)) if start else ()
+    ours = {day: labels for day, labels in still_open.items() if day in days}
+    masks = [[str(day), sorted(labels)] for day, labels in [*ours.items(), *closing]]
+    read = sorted({*skipped, *days, *(day for day, _ in closing)})
+    key = run_key(config, home, read, start.version if start else None, masks)
+    return Plan(tuple(days), start, tuple(skipped), key, ours, closing)
+
+
+def _closing(
+    config: Config, home: Home, start: Bundle, still_open: OpenLabels, judged: date | None
+) -> Iterator[tuple[date, frozenset[str]]]:
+    """The days that the start waits for, each with the labels that are known by now."""
+    there = set(list_days(home, config.dataset))
+    for folder in sorted((start.extra / WAITING).glob("day=*")):
+        kept = Waiting.load(folder)
+        known = kept.open_labels - still_open.get(kept.day, frozenset())
+        known = frozenset(label for label in known if closes_before(label, kept.day, judged, config))
+        if known and kept.day in there:
+            yield kept.day, known
 
 
 def days_between(there: list[date], first: date, last: date, dataset: str, hint: str = "") -> list[date]:
@@ -71,13 +113,31 @@ def days_between(there: list[date], first: date, last: date, dataset: str, hint:
     return days
 
 
-def newest_compatible(config: Config, registry: Registry) -> Bundle | None:
-    """The bundle last published under the configuration's name, if it can be trained on by this configuration."""
-    newest = registry.newest(config.name)
-    if newest is None:
+def start_of(config: Config, registry: Registry) -> Bundle | None:
+    """The bundle to go on from: the champion, else the newest; as it was trained, if this configuration can go on with it.
+
+    Not the newest as such: it may have failed its gate, or have been rolled back from.
+    """
+    version = registry.champion(config.name) or registry.newest(config.name)
+    if version is None:
         return None
-    bundle = registry.open(config.name, newest)
-    return bundle if _fitting(bundle.config) == _fitting(config) else None
+    bundle = trained(registry, registry.open(config.name, version))
+    return bundle if can_go_on(bundle, config) else None
+
+
+def trained(registry: Registry, bundle: Bundle) -> Bundle:
+    """The bundle that was trained: of a refreshed one that of which it has the weights, else itself.
+
+    Raises:
+        BundleError: it is not there any more.
+    """
+    origin = bundle.manifest.refreshed_from
+    return bundle if origin is None else registry.open(bundle.name, origin)
+
+
+def can_go_on(bundle: Bundle, config: Config) -> bool:
+    """Whether a network of this configuration can go on learning from the bundle's state."""
+    return _fitting(bundle.config) == _fitting(config)
 
 
 def _fitting(config: Config) -> str:
@@ -86,7 +146,7 @@ def _fitting(config: Config) -> str:
     return json.dumps(config.model_dump(mode="json", include=keep), sort_keys=True)
 
 
-def _check_classes(config: Config, home: Home, days: list[date]) -> None:
+def _check_classes(config: Config, home: Home, days: Sequence[date]) -> None:
     labels = {objective.label: objective.name for objective in config.objectives if objective.kind == "binary"}
     found: dict[str, set[float]] = {label: set() for label in labels}
     for day in days:
@@ -102,13 +162,22 @@ def _check_classes(config: Config, home: Home, days: list[date]) -> None:
             )
 
 
-def _key(config: Config, home: Home, days: list[date], start: Bundle | None) -> str:
+def run_key(config: Config, home: Home, days: Sequence[date], start: int | None, more: Sequence[object] = ()) -> str:
     """Changes with the configuration, the start and the rows of the days."""
-    rows = [(str(day), _digest(home.day(config.dataset, day) / ROWS_FILE)) for day in days]
-    content = [config.model_dump(mode="json"), start.version if start else None, rows]
+    rows = [(str(day), digest(home, config, day)) for day in days]
+    content = [config.model_dump(mode="json"), start, rows, *more]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest(home: Home, config: Config, day: date) -> str:
+    """The SHA-256 of a day's partition.
+
+    Raises:
+        LogError: it cannot be read.
+    """
+    path = home.day(config.dataset, day) / ROWS_FILE
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LogError(f"cannot read {path}: {error.strerror}") from None

@@ -60,17 +60,18 @@ class RunProgress:
                 parts.append(f"{objective.name} {value:.3f}")
         self._console.print(f"  {scored.day}  {len(scored):>9,} rows before training on them: AUC {', '.join(parts)}")
 
-    def finish(self, version: int, figures: Mapping[str, Any]) -> None:
-        """Print the progressive figures of the run."""
-        if figures:
-            table = Table(
-                "objective", "AUC", "GAUC", "predicted/actual", "rows", "positives", title="Each day before training on it"
-            )
-            for name, values in figures["objectives"].items():
-                cells = [_number(values.get(key)) for key in ("auc", "gauc", "predicted_over_actual")]
-                table.add_row(name, *cells, f"{values['count']:,}", f"{values['positives'] or 0:,}")
-            self._console.print(table)
-        self._console.print(f"Published and promoted bundle [bold]{self._config.name} {version}[/]")
+
+def print_figures(console: Console, figures: Mapping[str, Any]) -> None:
+    """Print the progressive figures of a run."""
+    if not figures:
+        return
+    table = Table(
+        "objective", "AUC", "GAUC", "predicted/actual", "rows", "positives", title="Each day before training on it"
+    )
+    for name, values in figures["objectives"].items():
+        cells = [_number(values.get(key)) for key in ("auc", "gauc", "predicted_over_actual")]
+        table.add_row(name, *cells, f"{values['count']:,}", f"{values['positives'] or 0:,}")
+    console.print(table)
 
 
 def _number(value: float | None) -> str:

@@ -18,15 +18,22 @@ from models.scorer import SCORER_FILE
 from training.learner import Learner
 from training.plan import Plan
 
+RUN_FILE = "run.json"
+
 
 def publish(config: Config, home: Home, plan: Plan, learner: Learner, figures: Mapping[str, Any]) -> int:
-    """Publish the learner as it stands; returns the version. Not promoted."""
+    """Publish the learner as it stands, unless this run already has before it was killed. Returns the version. Not
+    promoted."""
+    registry = Registry(home)
+    found = published_by(home, config.name, plan.key)
+    if found is not None:
+        return found
     means = dict(zip(config.objective_names, learner.rates.means.tolist(), strict=True))
     utilisation = (figures.get("gates") or {}).get("utilisation") or {}
-    return Registry(home).publish(
+    return registry.publish(
         config.name,
         plan.days[-1],
-        lambda folder: write_bundle(folder, learner, figures),
+        lambda folder: write_bundle(folder, learner, figures, plan.key),
         config=config,
         first_day=plan.first_day,
         reference_means=means,
@@ -34,19 +41,38 @@ def publish(config: Config, home: Home, plan: Plan, learner: Learner, figures: M
     )
 
 
-def write_bundle(folder: Path, learner: Learner, figures: Mapping[str, Any]) -> None:
-    """Everything of a bundle but its configuration and manifest."""
+def published_by(home: Home, name: str, run: str) -> int | None:
+    """The version that the run with this key has published, or None."""
+    for version in reversed(Registry(home).versions(name)):
+        try:
+            key = json.loads((home.registry(name) / str(version) / EXTRA / RUN_FILE).read_text())["key"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if key == run:
+            return version
+    return None
+
+
+def write_bundle(folder: Path, learner: Learner, figures: Mapping[str, Any], run: str) -> None:
+    """Everything of a bundle but its configuration and manifest; ``run`` is the key of the run that it came from."""
     extra = folder / EXTRA
     extra.mkdir(parents=True)
     with learner.trainer.averaged() as network:
         export_saved_model(network, folder)
         export_scorer(network, extra / SCORER_FILE)
-        embeddings = write_catalogue(extra / "catalogue", learner, network)
     learner.save(extra, replay=False)
+    write_counts(extra, learner)
+    (extra / "metrics.json").write_text(json.dumps(figures, indent=1))
+    (extra / RUN_FILE).write_text(json.dumps({"key": run}))
+
+
+def write_counts(extra: Path, learner: Learner) -> None:
+    """The videos' side and the generators' indexes, as of the boundary of the learner's features."""
+    with learner.trainer.averaged() as network:
+        embeddings = write_catalogue(extra / "catalogue", learner, network)
     encoder = RequestEncoder(learner.state)
     videos = learner.state.tables.get("videos")
     learner.indexes.write(extra / "generators", encoder.video_ids, videos.batch if videos else None, embeddings)
-    (extra / "metrics.json").write_text(json.dumps(figures, indent=1))
 
 
 def write_catalogue(folder: Path, learner: Learner, network: Any) -> np.ndarray[Any, Any]:

@@ -1,103 +1,37 @@
-"""The training run: day by day, each day scored before it is trained on."""
+"""``watchnext train``: train on days by hand, publish a bundle and make it the champion, no questions asked."""
 
-import json
 import shutil
 from datetime import date
-from pathlib import Path
 
-import structlog
 from rich.console import Console
 
 from data.config import Config
-from data.features.tables import EntityTable, Tables
 from data.home import Home
-from data.log import read_day, read_table
 from models.registry import Registry
-from training.figures import Scored, evaluate
-from training.learner import Learner, write_whole
-from training.plan import Plan, plan_run
-from training.progress import RunProgress
+from training.days import learn_days, run_folder
+from training.figures import evaluate
+from training.lock import only_one
+from training.plan import plan_run
+from training.progress import print_figures
 from training.publish import publish
-from training.score import score_day
-
-log = structlog.get_logger()
 
 
 def train(config: Config, home: Home, since: date | None, until: date | None, fresh: bool, console: Console) -> int:
     """Train on the days in [since, until], publish a bundle and promote it. Returns its version.
 
-    Days come in order. Each is encoded once, scored by the network as it stands (progressive validation; not the fit
-    days of a fresh run), trained on, and taken into the features' state; then a checkpoint is written. A run that was
-    interrupted goes on after its last checkpoint and ends with the same metrics.
+    A run that was interrupted goes on after its last finished day and ends with the same bundle.
 
     Raises:
         WatchNextError: what :func:`training.plan.plan_run`, the readers and the registry raise.
+        AlreadyRunningError: another training of this name is at work.
     """
-    plan = plan_run(config, home, since, until, fresh)
-    folder = home.runs(config.name) / plan.key
-    learner, done = _resume(config, folder, plan) or _begin(config, home, plan)
-    with RunProgress(console, config, plan, done) as progress:
-        for day in plan.days[len(done) :]:
-            batch = read_day(home, config, day)
-            encoded = learner.state.encode(batch, day)
-            if _is_scored(config, plan, day):
-                baselines = learner.rates.baselines(encoded.video)
-                scored = score_day(learner.trainer, learner.state, batch, day, encoded, baselines)
-                scored.save(folder / "scored" / f"{day}.npz")
-                progress.scored(scored)
-            losses = learner.train(day, encoded, progress.day(day, len(encoded) * config.training.passes))
-            learner.take_in(day, batch, encoded)
-            done.append(day)
-            _checkpoint(folder, learner, done)
-            log.info("day_trained", day=str(day), rows=len(encoded), losses=losses.tolist())
-    figures = {**evaluate(_scored(folder), config), "protocol": "progressive"} if any((folder / "scored").glob("*")) else {}
-    version = publish(config, home, plan, learner, figures)
-    Registry(home).promote(config.name, version)
-    shutil.rmtree(folder)
-    progress.finish(version, figures)
+    with only_one(home, config.name, "train"):
+        plan = plan_run(config, home, since, until, fresh)
+        learner, scored = learn_days(config, home, plan, console)
+        figures = {**evaluate(scored, config), "protocol": "progressive"} if scored else {}
+        version = publish(config, home, plan, learner, figures)
+        Registry(home).promote(config.name, version)
+        shutil.rmtree(run_folder(home, config, plan))
+    print_figures(console, figures)
+    console.print(f"Published and promoted bundle [bold]{config.name} {version}[/]")
     return version
-
-
-def _begin(config: Config, home: Home, plan: Plan) -> tuple[Learner, list[date]]:
-    """The learner before the first day: of the bundle to start from, or fitted on the fit days."""
-    tables = read_tables(home, config)
-    if plan.start is not None:
-        learner = Learner.from_bundle(plan.start, config, tables)
-        for day in plan.skipped:
-            learner.take_in(day, read_day(home, config, day))
-        return learner, []
-    fit_days = plan.days[: config.training.fit_days]
-    return Learner.fresh(config, tables, [(day, read_day(home, config, day)) for day in fit_days]), []
-
-
-def read_tables(home: Home, config: Config) -> Tables:
-    """The users' and the videos' table, each where the configuration has it."""
-    tables = {which: read_table(home, config, which) for which in ("users", "videos")}
-    return {w: EntityTable(w.removesuffix("s") + "_id", batch) for w, batch in tables.items() if batch is not None}
-
-
-def _is_scored(config: Config, plan: Plan, day: date) -> bool:
-    return plan.start is not None or day not in plan.days[: config.training.fit_days]
-
-
-def _checkpoint(folder: Path, learner: Learner, done: list[date]) -> None:
-    """Keep the learner as of the days done; the one before is removed when the new one is whole."""
-    write_whole(folder / f"after={done[-1]}", learner.save)
-    (folder / "done.tmp").write_text(json.dumps([str(day) for day in done]))
-    (folder / "done.tmp").replace(folder / "done.json")
-    for old in folder.glob("after=*"):
-        if old.name != f"after={done[-1]}":
-            shutil.rmtree(old)
-
-
-def _resume(config: Config, folder: Path, plan: Plan) -> tuple[Learner, list[date]] | None:
-    """The learner and the days done of an interrupted run of the same plan."""
-    if not (folder / "done.json").is_file():
-        return None
-    done = [date.fromisoformat(text) for text in json.loads((folder / "done.json").read_text())]
-    log.info("run_resumed", run=plan.key, after=str(done[-1]))
-    return Learner.load(folder / f"after={done[-1]}", config), done
-
-
-def _scored(folder: Path) -> list[Scored]:
-    return [Scored.load(path) for path in sorted((folder / "scored").glob("*.npz"))]

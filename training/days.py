@@ -1,0 +1,96 @@
+"""The day loop that every training shares: each day is scored before it is trained on, and a kill loses one day's work."""
+
+import json
+import shutil
+from datetime import date
+from pathlib import Path
+
+import structlog
+from rich.console import Console
+
+from data.config import Config
+from data.features.tables import EntityTable, Tables
+from data.home import Home
+from data.log import read_day, read_table
+from training.figures import Scored
+from training.learner import Learner, write_whole
+from training.plan import Plan
+from training.progress import RunProgress
+from training.score import score_day
+
+log = structlog.get_logger()
+
+
+def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tuple[Learner, list[Scored]]:
+    """Go over the plan's days; returns the learner after the last and the scored days.
+
+    Days come in order. Each is encoded once, scored by the network as it stands (progressive validation; not the fit
+    days of a fresh run), trained on, and taken into the features' state; then a checkpoint is written in
+    :func:`run_folder`. A run that was interrupted goes on after its last checkpoint and ends with the same bits.
+    """
+    folder = run_folder(home, config, plan)
+    learner, done = _resume(config, folder, plan) or _begin(config, home, plan)
+    with RunProgress(console, config, plan, done) as progress:
+        for day in plan.days[len(done) :]:
+            batch, still_open = read_day(home, config, day), plan.open_labels.get(day, frozenset())
+            encoded = learner.encode(day, batch, still_open)
+            if _is_scored(config, plan, day):
+                baselines = learner.rates.baselines(encoded.video)
+                scored = score_day(learner.trainer, learner.state, batch, day, encoded, baselines)
+                scored.save(folder / "scored" / f"{day}.npz")
+                progress.scored(scored)
+            losses = learner.train(day, encoded, progress.day(day, len(encoded) * config.training.passes))
+            learner.wait_for(day, batch, encoded, still_open)
+            learner.take_in(day, batch, encoded)
+            done.append(day)
+            _checkpoint(folder, learner, done)
+            log.info("day_trained", day=str(day), rows=len(encoded), losses=losses.tolist())
+    return learner, [Scored.load(path) for path in sorted((folder / "scored").glob("*.npz"))]
+
+
+def run_folder(home: Home, config: Config, plan: Plan) -> Path:
+    """Where a run keeps its checkpoint; to be removed when its result is safe elsewhere."""
+    return home.runs(config.name) / plan.key
+
+
+def read_tables(home: Home, config: Config) -> Tables:
+    """The users' and the videos' table, each where the configuration has it."""
+    tables = {which: read_table(home, config, which) for which in ("users", "videos")}
+    return {w: EntityTable(w.removesuffix("s") + "_id", batch) for w, batch in tables.items() if batch is not None}
+
+
+def _begin(config: Config, home: Home, plan: Plan) -> tuple[Learner, list[date]]:
+    """The learner before the first day: of the bundle to start from, or fitted on the fit days."""
+    tables = read_tables(home, config)
+    if plan.start is not None:
+        learner = Learner.from_bundle(plan.start, config, tables)
+        for day, labels in plan.closing:
+            learner.close(day, read_day(home, config, day), labels)
+        for day in plan.skipped:
+            learner.take_in(day, read_day(home, config, day))
+        return learner, []
+    fit_days = plan.days[: config.training.fit_days]
+    return Learner.fresh(config, tables, [(day, read_day(home, config, day)) for day in fit_days]), []
+
+
+def _is_scored(config: Config, plan: Plan, day: date) -> bool:
+    return plan.start is not None or day not in plan.days[: config.training.fit_days]
+
+
+def _checkpoint(folder: Path, learner: Learner, done: list[date]) -> None:
+    """Keep the learner as of the days done; the one before is removed when the new one is whole."""
+    write_whole(folder / f"after={done[-1]}", learner.save)
+    (folder / "done.tmp").write_text(json.dumps([str(day) for day in done]))
+    (folder / "done.tmp").replace(folder / "done.json")
+    for old in folder.glob("after=*"):
+        if old.name != f"after={done[-1]}":
+            shutil.rmtree(old)
+
+
+def _resume(config: Config, folder: Path, plan: Plan) -> tuple[Learner, list[date]] | None:
+    """The learner and the days done of an interrupted run of the same plan."""
+    if not (folder / "done.json").is_file():
+        return None
+    done = [date.fromisoformat(text) for text in json.loads((folder / "done.json").read_text())]
+    log.info("run_resumed", run=plan.key, after=str(done[-1]))
+    return Learner.load(folder / f"after={done[-1]}", config), done
