@@ -114,8 +114,8 @@ def main() -> None:
 def draw(bundle: Bundle, config: Config, home: Home, rows: int, seed: int) -> Sample:
     """A random sample of the day after the bundle's last, with offline predictions."""
     quiet_tensorflow()
+    from training.days import read_tables
     from training.learner import Learner
-    from training.run import read_tables
 
     day = bundle.manifest.window.last_day + timedelta(days=1)
     batch = read_day(home, bundle.config, day)
