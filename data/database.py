@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from data.errors import WatchNextError
 from data.home import Home
@@ -61,10 +61,17 @@ def open_database(url: str) -> sa.Engine:
         _prepare_sqlite(engine)
     elif engine.dialect.name != "postgresql":
         raise DatabaseError(f"{URL_VARIABLE} should name SQLite or PostgreSQL, got {engine.dialect.name!r}")
+    create_tables(engine)
+    return engine
+
+
+def create_tables(engine: sa.Engine) -> None:
+    """Create the tables and indexes that are known by now and missing."""
     with writing(engine) as connection:
         for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
-    return engine
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                connection.execute(CreateIndex(index, if_not_exists=True))
 
 
 @contextmanager

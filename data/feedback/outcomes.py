@@ -60,7 +60,7 @@ def log_rows(config: Config, items: Items, events: Events, as_of: int) -> Batch:
     Columns: those of the log contract, ``seen_at``, the context, every label with ``<label>_visible_at``. A label whose
     window is open is null but for a binary one with an event; one whose window closed without an event is ``absent``.
     """
-    timestamp = np.array(items.timestamp, np.int64)[items.request] if len(items.request) else np.zeros(0, np.int64)
+    timestamp = np.array(items.timestamp, np.int64)[items.request]
     events = events.take(events.received_at < as_of)
     seen = _seen_at(config, items, timestamp, events)
     rows = np.flatnonzero(seen < as_of)
@@ -74,6 +74,12 @@ def log_rows(config: Config, items: Items, events: Events, as_of: int) -> Batch:
         known = np.maximum(visible, seen)[rows].astype(np.float64)
         columns[f"{label}_visible_at"] = np.where(np.isnan(value[rows]), np.nan, known)
     return Batch(columns)
+
+
+def seen_rows(config: Config, items: Items, events: Events) -> Ints:
+    """Which of the items are impressions by now [m]."""
+    timestamp = np.array(items.timestamp, np.int64)[items.request]
+    return np.flatnonzero(_seen_at(config, items, timestamp, events) < NEVER)
 
 
 def _shared(config: Config, items: Items, rows: Ints) -> dict[str, Column]:

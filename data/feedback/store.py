@@ -1,17 +1,43 @@
-"""What was served and what came back, on disk and in memory: the one door for the service."""
+"""What was served and what came back, on disk and in memory: the one door for the service.
 
-from collections.abc import Callable, Mapping, Sequence
+A time is stamped, the memory changed and the row queued under one lock, in that order. So whoever takes a time t from
+:meth:`Feedback.now` and then reads a profile finds every event with ``received_at`` < t; and since the queue is written in
+order, a served slate that is on disk builds on no event that is not.
+"""
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import sqlalchemy as sa
+import structlog
 
 from data.columns import Batch
 from data.config import Config
+from data.database import create_tables, reading, upsert
 from data.errors import WatchNextError
-from data.feedback.events import Event, Fate
+from data.feedback.events import Event, Fate, Rules
+from data.feedback.memory import Memory, User
+from data.feedback.outcomes import log_rows, seen_rows
+from data.feedback.queue import Operation, WriteQueue
+from data.feedback.requests import Happened, Request, as_arrays
+from data.feedback.rows import event_row, item_rows, known_events, read_requests, requests_by_id, served_row
+from data.feedback.schema import events as events_table
+from data.feedback.schema import served as served_table
+from data.feedback.schema import served_items, writers
 from data.feedback.served import Served
+from data.feedback.writers import add_counts, close_writer, ledger_folder, open_writer, read_counts
 
 Clock = Callable[[], int]
+
+REMEMBERED = 200_000
+"""Event ids that are known without asking the database: far more than can come while one batch is looked at."""
+TRIES = 5
+"""How often what was read from the database may be outrun by what is forgotten in memory."""
+
+log = structlog.get_logger()
 
 
 class FeedbackError(WatchNextError):
@@ -27,9 +53,10 @@ class Feedback:
     Args:
         config_of: the configuration that serves now, or None.
         clock: ms since the epoch, UTC.
-        maximum_queue: served slates and event batches that may wait for the disk.
+        maximum_queue: served slates and event batches that may wait for the disk; a kill loses no more slates.
         ledger: the folder where the number of slates taken in is kept (data/feedback/ledger.py); default: beside the
             SQLite file, and none with another database.
+        memory: served items whose users' profiles are kept in memory.
     """
 
     def __init__(
@@ -40,17 +67,45 @@ class Feedback:
         *,
         maximum_queue: int = 10_000,
         ledger: Path | None = None,
+        memory: int = 500_000,
     ) -> None:
-        raise NotImplementedError
+        create_tables(engine)  # it may have been opened before these tables were known
+        self._engine, self._config_of, self._clock = engine, config_of, clock
+        self._lock = threading.RLock()
+        self._last = clock()
+        self._memory = Memory(memory)
+        self._remembered: OrderedDict[str, None] = OrderedDict()
+        self._rules: Rules | None = None
+        self._unsure: list[tuple[int, int]] = []
+        self._dropped = self._told = 0  # slates that never reached the queue or the disk; of these, being written down
+        self._writer, self._ledger = open_writer(engine, ledger or ledger_folder(engine), self._last)
+        self._counts = Counter(read_counts(engine))
+        self._queue = WriteQueue(engine, self._write, self._settle, self._lock, maximum_queue)
+        self._queue.start()
 
     def now(self) -> int:
         """The clock, never going back: take a request's time from it before reading the profile."""
-        raise NotImplementedError
+        with self._lock:
+            self._last = max(self._last, self._clock())
+            return self._last
 
     def log_served(self, served: Served) -> None:
-        """Queue a slate for the disk. Never waits and never raises; what doesn't fit is dropped and counted. Call it
-        before the answer leaves, so that no event can come before it."""
-        raise NotImplementedError
+        """Queue a slate for the disk. Never waits for it and never raises; what doesn't fit is dropped and counted. Call
+        it before the answer leaves, so that no event can come before it."""
+        items = item_rows(served)
+        with self._lock:
+            if self._ledger is not None:
+                self._ledger.add()
+            if self._queue.closed or self._queue.full or served.request_id in self._memory.requests:
+                self._dropped += 1
+                return
+            stamp = self.now()
+            rebuildable = served.rebuildable and served.timestamp <= stamp and not self._is_unsure(served.timestamp)
+            self._memory.adopt(Request.of(served, stamp, rebuildable))
+            user = self._memory.pin((served.name, served.user_id))
+            counts = {"served.logged": 1} | ({} if rebuildable else {"served.not_rebuildable": 1})
+            inserts = (served_table, [served_row(served, stamp, rebuildable)]), (served_items, items)
+            self._queue.put(Operation(stamp, inserts, counts, 1, [user]))
 
     def accept(self, events: Sequence[Event]) -> list[Fate]:
         """The fate of each event, in order, once all that is to be kept is on disk.
@@ -58,25 +113,187 @@ class Feedback:
         Raises:
             FeedbackError: nothing of it was accepted.
         """
-        raise NotImplementedError
+        config = self._config_of()
+        if config is None:
+            raise FeedbackError("there is no configuration yet by which events could be judged: no bundle serves")
+        done: Future[None] = Future()
+        try:
+            fates = self._take_in(config, events, done)
+            done.result()
+        except WatchNextError as error:
+            raise FeedbackError(f"the events were not accepted: {error}") from error
+        return fates
 
-    def profile(self, name: str, user_id: str, since_ms: int, as_of: int) -> Batch | None:
+    def profile(self, name: str, user_id: str, since_ms: int, as_of: int, config: Config | None = None) -> Batch | None:
         """The user's impressions of requests at or after ``since_ms`` as known just before ``as_of``, as rows of the log
-        (for ``RequestEncoder.request(history=...)``); None where there are none.
+        (for ``RequestEncoder.request(history=...)``); None where there are none. What can't be rebuilt is left out, as in
+        an export. ``config``: default the one that serves.
 
         Raises:
             FeedbackError: the database cannot be read.
         """
-        raise NotImplementedError
+        config = config or self._config_of()
+        requests = self._requests(name, user_id, since_ms, rebuildable=True)
+        if config is None or not requests:
+            return None
+        rows = log_rows(config, *as_arrays(requests), as_of)
+        return rows if len(rows) else None
 
     def seen(self, name: str, user_id: str, since_ms: int) -> set[str]:
         """Ids of the videos that the user had impressions of, of requests at or after ``since_ms``."""
-        raise NotImplementedError
+        config = self._config_of()
+        requests = self._requests(name, user_id, since_ms, rebuildable=False)
+        if config is None or not requests:
+            return set()
+        items, events = as_arrays(requests)
+        return {items.video_id[row] for row in seen_rows(config, items, events).tolist()}
 
     def counters(self) -> Mapping[str, int]:
         """All counts, those not yet on disk included."""
-        raise NotImplementedError
+        with self._lock:
+            dropped = self._counts["served.dropped"] + self._dropped
+            return {**self._counts, "served.dropped": dropped}
 
     def close(self) -> None:
         """Write what is queued and stop."""
-        raise NotImplementedError
+        if self._queue.closed:
+            return
+        self._queue.close()
+        close_writer(self._engine, self._writer, self._ledger, self._dropped, self.now())
+
+    def _take_in(self, config: Config, events: Sequence[Event], done: "Future[None]") -> list[Fate]:
+        """Judge a batch, remember and queue it. What the database has to say is read first, without the lock."""
+        wanted = {event.request_id for event in events}
+        for left in reversed(range(TRIES)):
+            with self._lock:
+                epoch, missing = self._memory.epoch, wanted - self._memory.requests.keys()
+            with reading(self._engine) as connection:
+                found = requests_by_id(connection, missing) if missing else []
+                known = known_events(connection, {event.event_id for event in events})
+            with self._lock:
+                if self._memory.epoch != epoch and left:
+                    continue
+                if self._queue.full or self._queue.closed:
+                    raise FeedbackError(
+                        "too much is waiting for the disk" if self._queue.full else "the service is stopping"
+                    )
+                for request in found:
+                    self._memory.adopt(request)
+                return self._judge(config, events, known, done)
+        raise AssertionError
+
+    def _judge(self, config: Config, events: Sequence[Event], known: set[str], done: "Future[None]") -> list[Fate]:
+        if self._rules is None or self._rules.config is not config:
+            self._rules = Rules(config)
+        stamp, counts, pins = self.now(), Counter[str](), list[User]()
+        rows, fates = [], []
+        for event in events:
+            request = self._memory.requests.get(event.request_id)
+            fate = self._fate(event, request, known, stamp)
+            fates.append(fate)
+            counts.update(_counted(fate))
+            if fate.status in ("duplicate", "rejected"):
+                continue
+            self._remember(event.event_id)
+            ours = request is not None and fate.status != "orphan"
+            if request is not None and ours:
+                happened = Happened(event.event_id, event.video_id, event.type, event.value, stamp)
+                request.events[event.event_id] = happened
+                pins.append(self._memory.pin((request.name, request.user_id)))
+            rows.append(event_row(event, fate, request.user_id if request is not None and ours else event.user_id, stamp))
+        self._queue.put(Operation(stamp, [(events_table, rows)], dict(counts), 0, pins, done))
+        return fates
+
+    def _fate(self, event: Event, request: Request | None, known: set[str], stamp: int) -> Fate:
+        assert self._rules is not None
+        if event.event_id in known or event.event_id in self._remembered:
+            return Fate(event.event_id, "duplicate")
+        return self._rules.judge(event, request, stamp)
+
+    def _remember(self, event_id: str) -> None:
+        self._remembered[event_id] = None
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _requests(self, name: str, user_id: str, since: int, rebuildable: bool) -> list[Request]:
+        """Copies, as of now, of the user's requests at or after ``since``."""
+        key = name, user_id
+        with self._lock:
+            user = self._memory.pin(key)
+        try:
+            while True:
+                with self._lock:
+                    if user.at_hand(since):
+                        chosen = [r for r in user.requests.values() if r.timestamp >= since]
+                        return [r.copy() for r in chosen if r.rebuildable or not rebuildable]
+                user = self._read(user, key, since)
+        finally:
+            with self._lock:
+                user.pinned -= 1
+
+    def _read(self, user: User, key: tuple[str, str], since: int) -> User:
+        """Complete a pinned user from the database; returns the one in memory, pinned in its place."""
+        of_user = sa.and_(served_table.c.name == key[0], served_table.c.user_id == key[1], served_table.c.timestamp >= since)
+        try:
+            with reading(self._engine) as connection:
+                requests = read_requests(connection, of_user)
+        except WatchNextError as error:
+            raise FeedbackError(f"the profile cannot be read: {error}") from error
+        with self._lock:
+            now = self._memory.user(key)
+            if now is not user:  # all was forgotten in the meantime: what was read may lack what came since
+                user.pinned -= 1
+                now.pinned += 1
+                return now
+            for request in requests:
+                self._memory.adopt(request)
+            user.since = since if user.since is None else min(since, user.since)
+            self._memory.shrink()
+            return user
+
+    def _is_unsure(self, timestamp: int) -> bool:
+        """Whether a request of that time may have read events that then did not reach the disk."""
+        return any(first < timestamp <= last for first, last in self._unsure)
+
+    def _write(self, connection: sa.Connection, group: Sequence[Operation]) -> None:
+        """A group's rows and counts, in the open transaction."""
+        for table in (served_table, served_items, events_table):
+            rows = [row for op in group for into, some in op.inserts if into is table for row in some]
+            if rows:
+                connection.execute(upsert(self._engine, table).on_conflict_do_nothing(), rows)
+        with self._lock:
+            self._told = self._dropped
+        counts = _sum(op.counts for op in group) + Counter({"served.dropped": self._told})
+        add_counts(connection, self._engine, counts)
+        settled = sum(op.slates for op in group) + self._told
+        if settled:
+            more = writers.update().where(writers.c.id == self._writer)
+            connection.execute(more.values(settled=writers.c.settled + settled))
+
+    def _settle(self, group: Sequence[Operation], error: Exception | None) -> None:
+        """After a group's end; the lock is held. What was not written must not be remembered either."""
+        if error is None:
+            self._counts += _sum(op.counts for op in group) + Counter({"served.dropped": self._told})
+            self._dropped -= self._told
+            for op in group:
+                for user in op.pins:
+                    user.pinned -= 1
+            self._memory.shrink()
+            return
+        log.error("feedback was not written", error=str(error), operations=len(group))
+        self._dropped += sum(op.slates for op in group)
+        self._memory.forget_all()
+        self._remembered.clear()
+        self._unsure = [*self._unsure[-99:], (min(op.stamp for op in group), self.now())]
+
+
+def _counted(fate: Fate) -> list[str]:
+    """The counters that an event's fate adds to."""
+    return [f"events.{fate.status}", *([f"events.{fate.status}.{fate.reason}"] if fate.reason else [])]
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for some in counts:
+        total.update(some)
+    return total

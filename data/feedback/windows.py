@@ -23,12 +23,6 @@ def impression_window(config: Config) -> int:
     return max(*read, min(config.window(label) for label in config.labels))
 
 
-def window_of(config: Config, kind: str) -> int:
-    """ms after the request within which an event of this type counts."""
-    label = config.event_types.get(kind)
-    return impression_window(config) if label is None else config.window(label)
-
-
 def final_at(config: Config, day: date) -> int:
     """When a day can be exported for the first time (ms)."""
     return _closed_at(config, day, impression_window(config))
