@@ -68,12 +68,11 @@ class Request:
         return any(e.video_id == video_id and e.received_at <= until for e in self.events.values())
 
 
-def as_arrays(requests: Sequence[Request]) -> tuple[Items, Events]:
+def as_arrays(config: Config, requests: Sequence[Request]) -> tuple[Items, Events]:
     """The items of these requests in the order of the log, (timestamp, user, video, request, position), and the events on
-    them. Events on videos that were not shown are left out."""
-    places = [
-        (r.timestamp, r.user_id, i.video_id, r.request_id, i.position, n, i) for n, r in enumerate(requests) for i in r.items
-    ]
+    them. Items that can't be impressions, for want of an event, are left out, and so are events on what was not shown."""
+    every = ((n, r, i) for n, r in enumerate(requests) for i in _candidates(config, r))
+    places = [(r.timestamp, r.user_id, i.video_id, r.request_id, i.position, n, i) for n, r, i in every]
     places.sort(key=lambda place: place[:5])
     shown = [place[6] for place in places]
     items = Items(
@@ -104,6 +103,13 @@ def as_arrays(requests: Sequence[Request]) -> tuple[Items, Events]:
         np.array([f[1] for f in found], np.int64),
     )
     return items, events
+
+
+def _candidates(config: Config, request: Request) -> Sequence[Shown]:
+    """The items that may be impressions."""
+    fold = config.events.above_fold if config.events.impression == "served" else 0
+    touched = {event.video_id for event in request.events.values()}
+    return [item for item in request.items if item.position < fold or item.video_id in touched]
 
 
 def _floats(values: Sequence[float | bool | None]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":

@@ -92,9 +92,9 @@ class Feedback:
     def log_served(self, served: Served) -> None:
         """Queue a slate for the disk. Never waits for it and never raises; what doesn't fit is dropped and counted. Call
         it before the answer leaves, so that no event can come before it."""
-        items = item_rows(served)
+        row, items = served_row(served), item_rows(served)
         with self._lock:
-            if self._ledger is not None:
+            if self._ledger is not None and not self._queue.closed:
                 self._ledger.add()
             if self._queue.closed or self._queue.full or served.request_id in self._memory.requests:
                 self._dropped += 1
@@ -104,8 +104,8 @@ class Feedback:
             self._memory.adopt(Request.of(served, stamp, rebuildable))
             user = self._memory.pin((served.name, served.user_id))
             counts = {"served.logged": 1} | ({} if rebuildable else {"served.not_rebuildable": 1})
-            inserts = (served_table, [served_row(served, stamp, rebuildable)]), (served_items, items)
-            self._queue.put(Operation(stamp, inserts, counts, 1, [user]))
+            row |= {"answered_at": stamp, "rebuildable": rebuildable}
+            self._queue.put(Operation(stamp, [(served_table, [row]), (served_items, items)], counts, 1, [user]))
 
     def accept(self, events: Sequence[Event]) -> list[Fate]:
         """The fate of each event, in order, once all that is to be kept is on disk.
@@ -136,7 +136,7 @@ class Feedback:
         requests = self._requests(name, user_id, since_ms, rebuildable=True)
         if config is None or not requests:
             return None
-        rows = log_rows(config, *as_arrays(requests), as_of)
+        rows = log_rows(config, *as_arrays(config, requests), as_of)
         return rows if len(rows) else None
 
     def seen(self, name: str, user_id: str, since_ms: int) -> set[str]:
@@ -145,7 +145,7 @@ class Feedback:
         requests = self._requests(name, user_id, since_ms, rebuildable=False)
         if config is None or not requests:
             return set()
-        items, events = as_arrays(requests)
+        items, events = as_arrays(config, requests)
         return {items.video_id[row] for row in seen_rows(config, items, events).tolist()}
 
     def counters(self) -> Mapping[str, int]:
@@ -174,9 +174,7 @@ class Feedback:
                 if self._memory.epoch != epoch and left:
                     continue
                 if self._queue.full or self._queue.closed:
-                    raise FeedbackError(
-                        "too much is waiting for the disk" if self._queue.full else "the service is stopping"
-                    )
+                    raise FeedbackError("the service is stopping" if self._queue.closed else "too much waits for the disk")
                 for request in found:
                     self._memory.adopt(request)
                 return self._judge(config, events, known, done)

@@ -44,10 +44,11 @@ def _settle_dead(engine: sa.Engine, path: Path, now: int) -> None:
             _close(connection, engine, path.name, max(0, taken - row.settled), now)
 
 
-def close_writer(engine: sa.Engine, name: str, ledger: Ledger | None, lost: int, now: int) -> None:
-    """The process ends: nothing it took in is on its way any more."""
+def close_writer(engine: sa.Engine, name: str, ledger: Ledger | None, dropped: int, now: int) -> None:
+    """The process ends: nothing it took in is on its way any more; ``dropped`` is not written down yet."""
     with writing(engine) as connection:
-        _close(connection, engine, name, lost, now)
+        _close(connection, engine, name, 0, now)
+        add_counts(connection, engine, {"served.dropped": dropped} if dropped else {})
     if ledger is not None:
         ledger.remove()
 
