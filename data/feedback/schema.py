@@ -19,8 +19,8 @@ served = sa.Table(
     sa.Column("context", sa.Text, nullable=False),  # JSON
     sa.Column("weights", sa.Text, nullable=False),  # JSON
     sa.Column("model_version", sa.BigInteger),
-    sa.Column("experiment", sa.String(64)),
-    sa.Column("arm", sa.String(64)),
+    sa.Column("experiment", sa.Text),  # several are separated by commas, and their arms likewise
+    sa.Column("arm", sa.Text),
     sa.Column("rebuildable", sa.Boolean, nullable=False),  # whether offline features can be what was served
     sa.Column("candidates", sa.LargeBinary),  # sampled requests: the whole list, JSON
     sa.Index("served_by_user", "name", "user_id", "timestamp"),
