@@ -179,18 +179,23 @@ def write_world(folder: Path, rows: int, days: int, seed: int) -> None:
 @models_app.command("list")
 def list_models(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """The versions of a name, newest first."""
+    from models.collect import needed
     from models.registry import Registry
 
     registry = Registry(Home.from_environment())
     versions = registry.versions(name)
     if not versions:
         raise BundleError(f"no bundle of {name!r} has been published yet: `watchnext train` makes one")
-    champion, table = registry.champion(name), Table("version", "days", "made", "")
+    reasons, table = needed(registry, name), Table("version", "days", "made", "")
     for version in reversed(versions):
-        manifest = registry.open(name, version, verify=False).manifest
+        try:
+            manifest = registry.open(name, version, verify=False).manifest
+        except BundleError as error:
+            table.add_row(str(version), "", "", f"damaged: {escape(str(error))}")
+            continue
         days = f"{manifest.window.first_day}..{manifest.window.last_day}"
         made = f"{manifest.created_at:%Y-%m-%d %H:%M} UTC"
-        table.add_row(str(version), days, made, "champion" if version == champion else "")
+        table.add_row(str(version), days, made, reasons.get(version, ""))
     console.print(table)
 
 
@@ -208,6 +213,81 @@ def promote_model(
         raise BundleError(f"no bundle of {name!r} has been published yet: `watchnext train` makes one")
     registry.promote(name, chosen)
     console.print(f"{name} {chosen} is the champion")
+
+
+@models_app.command("rollback")
+def rollback_model(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Make the champion before the champion again. Running services follow within seconds."""
+    from models.registry import Registry
+
+    back = Registry(Home.from_environment()).rollback(name)
+    console.print(f"{name} {back.version} is the champion again, instead of {back.previous}")
+
+
+ModelName = Annotated[str, typer.Argument(metavar="NAME")]
+ModelVersion = Annotated[int, typer.Argument(metavar="VERSION")]
+TrialVersion = Annotated[int | None, typer.Argument(metavar="[VERSION]", show_default=False)]
+TrialShare = Annotated[float | None, typer.Argument(metavar="[SHARE]", help="Above 0, at most 1.", show_default=False)]
+Stop = Annotated[bool, typer.Option("--stop", help="End the one that runs.")]
+
+
+@models_app.command("pin")
+def pin_model(
+    name: ModelName, version: ModelVersion, remove: Annotated[bool, typer.Option("--remove", help="Unpin it.")] = False
+) -> None:
+    """Keep a version from ever being collected."""
+    from models.registry import Registry
+    from models.rollouts import Rollouts
+
+    rollouts = Rollouts(Registry(Home.from_environment()))
+    (rollouts.unpin if remove else rollouts.pin)(name, version)
+    console.print(f"{name} {version} is {'no longer ' if remove else ''}pinned")
+
+
+@models_app.command("gc")
+def collect_models(
+    name: ModelName,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the versions published last stay.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove old versions; never the champion, the one before, a pinned one, one on trial, or one that is in use."""
+    from models.collect import collect
+    from models.registry import Registry
+
+    result = collect(Registry(Home.from_environment()), name, keep, dry_run)
+    for version, reason in result.kept.items():
+        console.print(f"{name} {version} stays: {reason}")
+    for version in result.removed:
+        console.print(f"{name} {version} {'would be' if dry_run else 'is'} removed")
+
+
+@models_app.command("shadow")
+def shadow_model(name: ModelName, version: TrialVersion = None, share: TrialShare = None, stop: Stop = False) -> None:
+    """Have a version score a share of the live requests after they are answered, without being served."""
+    start_trial("shadow", name, version, share, stop)
+
+
+@models_app.command("canary")
+def canary_model(name: ModelName, version: TrialVersion = None, share: TrialShare = None, stop: Stop = False) -> None:
+    """Serve a share of the users with a version; it is withdrawn by itself where it does worse than allowed."""
+    start_trial("canary", name, version, share, stop)
+
+
+def start_trial(kind: Any, name: str, version: int | None, share: float | None, stop: bool) -> None:
+    from models.registry import Registry
+    from models.rollouts import Rollouts
+
+    rollouts = Rollouts(Registry(Home.from_environment()))
+    if stop:
+        ended = rollouts.end(name, kind, "stopped")
+        console.print(f"the {kind} of {name} is stopped" if ended else f"{name} has no {kind} that runs")
+    elif version is None or share is None:
+        raise WatchNextError(
+            f"expected NAME VERSION SHARE or NAME --stop, such as `watchnext models {kind} {name} ... 0.05`"
+        )
+    else:
+        rollouts.start(name, kind, version, share)
+        console.print(f"{name} {version} is the {kind} for a share of {share:g}")
 
 
 @keys_app.command("create")

@@ -7,7 +7,8 @@ A version is ``<last training day as yyyymmdd><two digits>``, so it grows from d
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -33,12 +34,15 @@ from models.bundle import (
     write_json,
     write_manifest,
 )
+from models.leases import Lease
 from models.staging import locked, staging, sync, sync_tree
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{9}")
+RETIRED = ".retired"
+"""The end of the name of the empty file that a collected version leaves, so that its number is not given away again."""
 
 
 def _now() -> datetime:
@@ -162,11 +166,7 @@ class Registry:
             if champion is None:
                 raise BundleError(f"{name!r} has no champion yet: train it first")
             version = champion
-        folder = self._version_folder(name, version)
-        if not folder.is_dir() or folder.is_symlink():
-            there = ", ".join(map(str, self.versions(name))) or "none"
-            raise BundleError(f"there is no bundle {name!r} {version} in {folder.parent}; there are: {there}")
-        return read_bundle(folder, name, version, verify)
+        return read_bundle(self.folder_of(name, version), name, version, verify)
 
     def champion(self, name: str) -> int | None:
         """The version that serves, or None."""
@@ -180,7 +180,7 @@ class Registry:
             DatabaseError: the database cannot be read.
         """
         self._folder(name)
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             row = connection.execute(sa.select(champions).where(champions.c.name == name)).one_or_none()
         if row is None:
             return None
@@ -196,11 +196,7 @@ class Registry:
             BundleError: the version is missing or damaged; the champion stays.
             DatabaseError: the database cannot be written; the champion stays.
         """
-        try:
-            self.open(name, version)
-        except BundleError as error:
-            raise BundleError(f"not promoted: {error}") from None
-        insert = upsert(self._engine, champions).values(name=name, version=version, promoted_at=_milliseconds(self._clock()))
+        insert = upsert(self.engine, champions).values(name=name, version=version, promoted_at=_milliseconds(self._clock()))
         changed = champions.c.version != insert.excluded.version
         statement = insert.on_conflict_do_update(
             index_elements=[champions.c.name],
@@ -212,9 +208,50 @@ class Registry:
                 "promoted_at": sa.case((changed, insert.excluded.promoted_at), else_=champions.c.promoted_at),
             },
         )
-        with writing(self._engine) as connection:
+        with self._checked(name, version, "not promoted"), writing(self.engine) as connection:
             connection.execute(statement)
         logger.info("bundle_promoted", extra={"bundle": name, "version": version})
+
+    def rollback(self, name: str, expected: int | None = None) -> Champion:
+        """Make the champion before the champion again, in one transaction; a second rollback undoes the first.
+
+        Args:
+            expected: roll back only if this is the champion, so that two who mean the same don't undo each other.
+
+        Raises:
+            BundleError: there is no champion before, it is missing or damaged, or the champion is not the expected one,
+                or changed meanwhile; the champion stays.
+            DatabaseError: the database cannot be written; the champion stays.
+        """
+        pointer = self.pointer(name)
+        if pointer is None or pointer.previous is None:
+            raise BundleError(f"not rolled back: {name!r} has had no champion before this one")
+        if expected not in (None, pointer.version):
+            raise BundleError(f"not rolled back: the champion is {pointer.version}, not {expected}")
+        back = Champion(pointer.previous, pointer.version, self._clock())
+        values = {"version": back.version, "previous": back.previous, "promoted_at": _milliseconds(back.promoted_at)}
+        same = sa.and_(*(champions.c[key] == getattr(pointer, key) for key in ("version", "previous")))
+        statement = sa.update(champions).where(champions.c.name == name, same).values(**values)
+        with self._checked(name, back.version, "not rolled back"), writing(self.engine) as connection:
+            if not connection.execute(statement).rowcount:
+                raise BundleError("not rolled back: the champion has changed meanwhile")
+        logger.warning("bundle_rolled_back", extra={"bundle": name, "version": back.version, "from": pointer.version})
+        return back
+
+    @contextmanager
+    def _checked(self, name: str, version: int, otherwise: str) -> Iterator[None]:
+        """The version is whole, and is not collected while this block runs."""
+        try:
+            lease = self.hold(name, version)
+            self.open(name, version)
+        except BundleError as error:
+            raise BundleError(f"{otherwise}: {error}") from None
+        with lease:
+            yield
+
+    def hold(self, name: str, version: int) -> Lease:
+        """Keep a version from being collected for as long as this process lives and has the lease."""
+        return Lease(self.folder_of(name, version))
 
     def open_serving(self, name: str) -> Bundle:
         """Open the champion; if it is refused, the last good one: the previous champion, else the newest valid version
@@ -262,7 +299,8 @@ class Registry:
     def _next_version(self, name: str, day: date) -> int:
         """One more than the day's last, from 01."""
         first = int(f"{day:%Y%m%d}") * 100
-        version = max([first, *(v for v in self.versions(name) if first <= v < first + 100)]) + 1
+        retired = [int(path.name[:10]) for path in self._folder(name).glob(f"{'[0-9]' * 10}{RETIRED}")]
+        version = max([first, *(v for v in [*self.versions(name), *retired] if first <= v < first + 100)]) + 1
         if version > first + 99:
             raise BundleError(f"{name!r} already has version {version - 1}: a day has at most 99 versions")
         return version
@@ -283,8 +321,28 @@ class Registry:
             raise BundleError(f"expected a version as yyyymmdd and two digits, got {version!r}")
         return self._folder(name) / str(version)
 
+    def folder_of_all(self, name: str) -> Path:
+        """Where a name's versions are. Raises BundleError where it is no name."""
+        return self._folder(name)
+
+    def folder_of(self, name: str, version: int) -> Path:
+        """A published version's folder. Raises BundleError where there is none."""
+        folder = self._version_folder(name, version)
+        if not folder.is_dir() or folder.is_symlink():
+            there = ", ".join(map(str, self.versions(name))) or "none"
+            raise BundleError(f"there is no bundle {name!r} {version} in {folder.parent}; there are: {there}")
+        return folder
+
+    def retire(self, name: str, version: int) -> None:
+        """Never give this version's number to another bundle."""
+        (self._folder(name) / f"{version}{RETIRED}").touch()
+
+    def now(self) -> int:
+        """ms since the epoch."""
+        return _milliseconds(self._clock())
+
     @cached_property
-    def _engine(self) -> sa.Engine:
+    def engine(self) -> sa.Engine:
         return open_database(self._url)
 
 

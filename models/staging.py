@@ -43,6 +43,20 @@ def staging(folder: Path) -> Iterator[Path]:
         yield temporary
 
 
+def discard(folder: Path) -> None:
+    """Remove a published folder: renamed first, so that no reader sees it half gone. The caller holds the parent's lock."""
+    temporary = folder.with_name(f"{PREFIX}{secrets.token_hex(8)}")
+    lock = temporary.with_name(f"{temporary.name}{SUFFIX}")
+    with lock.open("xb") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        try:
+            folder.rename(temporary)
+            sync(folder.parent)
+            shutil.rmtree(temporary)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove the temporary folders whose writers are dead. The caller holds the folder's lock."""
     for temporary in folder.glob(f"{PREFIX}*"):

@@ -264,7 +264,7 @@ def test_a_locked_database_keeps_the_champion(registry: Registry, monkeypatch: p
     monkeypatch.setattr("data.database.BUSY_TIMEOUT_MS", 1)
     registry.promote("feed", version)
     other = Registry(registry._home)
-    with writing(registry._engine), pytest.raises(DatabaseError, match="database is locked"):
+    with writing(registry.engine), pytest.raises(DatabaseError, match="database is locked"):
         other.promote("feed", version)
     assert other.champion("feed") == version
 

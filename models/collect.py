@@ -1,0 +1,97 @@
+"""Garbage collection of the registry: old versions go, what anybody may still need stays.
+
+A version is removed while its folder is locked alone, after a last look at who needs it: it gets a temporary name with a
+lock beside it, as what is being published has. Killed at any point, the collector leaves a version whole, or such a
+folder, which the next publisher or collector removes.
+"""
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from data.errors import BundleError
+from models.bundle import read_manifest
+from models.leases import alone
+from models.registry import Registry
+from models.rollouts import Rollouts
+from models.staging import discard, locked, remove_abandoned
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Collection:
+    """What was removed (in a dry run: would be), and why each of the others was not."""
+
+    removed: list[int] = field(default_factory=list)
+    kept: dict[int, str] = field(default_factory=dict)
+
+
+def collect(registry: Registry, name: str, keep: int, dry_run: bool = False) -> Collection:
+    """Remove all but the ``keep`` versions published last and those that are needed.
+
+    Raises:
+        BundleError: ``keep`` is under 1, or a folder can't be removed.
+        DatabaseError: nobody can say what is needed; nothing is removed.
+    """
+    if keep < 1:
+        raise BundleError(f"expected to keep at least 1 version, got {keep}")
+    folder = registry.folder_of_all(name)
+    if not folder.is_dir():
+        return Collection()
+    try:
+        return _collect(registry, name, keep, dry_run)
+    except OSError as error:
+        raise BundleError(f"cannot collect in {folder}: {error.strerror}") from None
+
+
+def _collect(registry: Registry, name: str, keep: int, dry_run: bool) -> Collection:
+    result, folder = Collection(), registry.folder_of_all(name)
+    with locked(folder):
+        if not dry_run:
+            remove_abandoned(folder)
+        newest = _newest_first(registry, name)[:keep]
+        for version in registry.versions(name):
+            reason = "among the newest" if version in newest else None
+            reason = needed(registry, name).get(version) or reason or _remove(registry, name, version, dry_run)
+            if reason is None:
+                result.removed.append(version)
+            else:
+                result.kept[version] = reason
+    return result
+
+
+def needed(registry: Registry, name: str) -> dict[int, str]:
+    """The versions that must stay, each with the strongest reason."""
+    rollouts, pointer = Rollouts(registry), registry.pointer(name)
+    reasons = {rollout.version: kind for kind, rollout in rollouts.find(name).items() if rollout.running}
+    reasons |= dict.fromkeys(rollouts.pinned(name), "pinned")
+    if pointer is not None:
+        reasons |= {pointer.previous: "previous"} if pointer.previous is not None else {}
+        reasons[pointer.version] = "champion"
+    return reasons
+
+
+def _remove(registry: Registry, name: str, version: int, dry_run: bool) -> str | None:
+    """Remove a version; if it can't be, say why not."""
+    folder = registry.folder_of(name, version)
+    with alone(folder) as free:
+        if not free:
+            return "in use"
+        # Who needs it says so while holding it: nobody can begin to now.
+        if (reason := needed(registry, name).get(version)) is not None:
+            return reason
+        if not dry_run:
+            registry.retire(name, version)
+            discard(folder)
+            logger.info("bundle_collected", extra={"bundle": name, "version": version})
+        return None
+
+
+def _newest_first(registry: Registry, name: str) -> list[int]:
+    """The readable versions, the last published first. A damaged one is not worth one of the places."""
+    found = []
+    for version in registry.versions(name):
+        with suppress(BundleError):
+            found.append((read_manifest(registry.folder_of(name, version)).created_at, version))
+    return [version for _, version in sorted(found, reverse=True)]
