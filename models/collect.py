@@ -50,10 +50,11 @@ def _collect(registry: Registry, name: str, keep: int, dry_run: bool) -> Collect
     with locked(folder):
         if not dry_run:
             remove_abandoned(folder)
-        newest = _newest_first(registry, name)[:keep]
+        newest = dict.fromkeys(_newest_first(registry, name)[:keep], "among the newest")
+        newest = _with_origins(registry, name, newest)
         for version in registry.versions(name):
-            reason = "among the newest" if version in newest else None
-            reason = needed(registry, name).get(version) or reason or _remove(registry, name, version, dry_run)
+            reason = needed(registry, name).get(version) or newest.get(version)
+            reason = reason or _remove(registry, name, version, dry_run)
             if reason is None:
                 result.removed.append(version)
             else:
@@ -69,7 +70,17 @@ def needed(registry: Registry, name: str) -> dict[int, str]:
     if pointer is not None:
         reasons |= {pointer.previous: "previous"} if pointer.previous is not None else {}
         reasons[pointer.version] = "champion"
-    return reasons
+    return _with_origins(registry, name, reasons)
+
+
+def _with_origins(registry: Registry, name: str, reasons: dict[int, str]) -> dict[int, str]:
+    """Those too whose weights a refreshed version has: training goes on from there."""
+    origins = {}
+    for version in reasons:
+        with suppress(BundleError):
+            origin = read_manifest(registry.folder_of(name, version)).refreshed_from
+            origins |= {origin: f"refreshed as {version}"} if origin is not None else {}
+    return origins | reasons
 
 
 def _remove(registry: Registry, name: str, version: int, dry_run: bool) -> str | None:

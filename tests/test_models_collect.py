@@ -18,7 +18,7 @@ from models.collect import collect, needed
 from models.leases import Lease, alone
 from models.registry import Registry
 from models.rollouts import Rollouts
-from tests.test_models_registry import ROOT, Clock, _hidden, _publish
+from tests.test_models_registry import DAY, ROOT, Clock, _config, _hidden, _publish, _write
 
 
 @pytest.fixture
@@ -171,6 +171,24 @@ def test_a_damaged_version_takes_no_place_among_the_newest(registry: Registry, s
     (folder / str(six[5]) / "assets.extra" / "manifest.json").write_bytes(b"{}")
     done = collect(registry, "feed", 1)
     assert done.kept == {six[4]: "among the newest"}
+
+
+def test_the_weights_that_a_kept_version_has_stay(registry: Registry, six: list[int]) -> None:
+    refreshed = registry.publish(
+        "feed",
+        date(2026, 1, 9),
+        _write,
+        config=_config(),
+        first_day=DAY,
+        reference_means={},
+        utilisation={},
+        window_end=date(2026, 1, 3),
+        refreshed_from=six[1],
+    )
+    assert collect(registry, "feed", 1).kept == {six[1]: f"refreshed as {refreshed}", refreshed: "among the newest"}
+    registry.promote("feed", refreshed)
+    _publish(registry, date(2026, 1, 10))
+    assert collect(registry, "feed", 1).kept[six[1]] == f"refreshed as {refreshed}"
 
 
 def test_a_living_publisher_is_left_alone(registry: Registry, six: list[int], folder: Path) -> None:
