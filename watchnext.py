@@ -486,6 +486,24 @@ def quiet_tensorflow() -> None:
         os.close(nowhere)
 
 
+@app.command()
+def export(config: ConfigText) -> None:
+    """Publish the final days of what was served as day partitions, and forget what need not be kept any longer.
+
+    Running it twice changes nothing; a day is published again when more of its labels have closed.
+    """
+    from data.feedback.export import export_days
+    from data.feedback.retention import retain
+
+    settings, home = read_config(config), Home.from_environment()
+    with logged("export", home, console, dataset=settings.dataset) as facts:
+        now = int(time.time() * 1000)
+        done = export_days(settings, home, now, console)
+        removed = retain(settings, home, now)
+        facts["days"] = [str(exported.day) for exported in done]
+    console.print(f"{len(done)} days exported; {removed.requests:,} old requests forgotten", highlight=False)
+
+
 def main() -> None:
     app(prog_name="watchnext")
 

@@ -106,6 +106,11 @@ def _what_is_new(config: Config, files: Sequence[SourceFile], before: Manifest |
     if before is None:
         return fresh, list(files)
     changed = changed_settings(before.settings, settings)
+    if changed and before.exports:
+        raise ConfigError(
+            f"dataset {config.dataset!r} was made with other settings ({', '.join(changed)} changed), and holds days of "
+            f"what was served, which no source can rebuild: name another dataset"
+        )
     if changed:
         lost = [source.name for source in before.sources if not any(source.is_of(file) for file in files)]
         if lost:

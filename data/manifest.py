@@ -55,6 +55,17 @@ class SourceRecord:
 
 
 @dataclass
+class ExportRecord:
+    """A day of what we served ourselves, as it was last exported: its rows, the labels whose windows had closed (all others
+    are null), and the SHA-256 of the partition's file then."""
+
+    revision: int
+    rows: int
+    closed: list[str]
+    sha256: str | None
+
+
+@dataclass
 class Manifest:
     dataset: str
     settings: dict[str, Any]  # what of the configuration the partitions depend on
@@ -64,6 +75,7 @@ class Manifest:
     users: int = 0  # distinct in the log
     videos: int = 0
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    exports: dict[str, ExportRecord] = field(default_factory=dict)  # by day
     notes: list[str] = field(default_factory=list)
     format: int = FORMAT
 
@@ -107,6 +119,7 @@ def load_manifest(home: Home, dataset: str) -> Manifest | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         values["sources"] = [SourceRecord(**source) for source in values["sources"]]
         values["days"] = {day: _figures(figures) for day, figures in values["days"].items()}
+        values["exports"] = {day: ExportRecord(**record) for day, record in values.get("exports", {}).items()}
         manifest = Manifest(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise LogError(f"{path} is damaged ({error}): move {path.parent} away and ingest all sources again") from None

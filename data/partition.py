@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,12 @@ from data.staging import Staging
 
 ROW_GROUP = 1 << 18
 SESSIONS_FILE = "sessions.parquet"
+
+
+class LeavesOut(Protocol):
+    """Says which of the rows that a partition holds stay in it."""
+
+    def without(self, rows: pa.Table) -> pa.Table: ...
 
 
 def partition_schema(config: Config, columns: list[str]) -> pa.Schema:
@@ -93,7 +100,7 @@ def write_day(
     staging: Staging,
     sessions: Sessions | None,
     before: DayFigures | None,
-    leaving: Leaving | None = None,
+    leaving: LeavesOut | None = None,
 ) -> DayFigures:
     """Stage the partition of ``day``: what the spool has of it and, where ``before`` says so, what it holds already but
     for the rows that are ``leaving``. ``sessions`` gives (and carries) the positions where the log has none."""
@@ -131,7 +138,7 @@ def _remove(folder: Path, staging: Staging) -> None:
         staging.delete(path)
 
 
-def _unpack(path: Path, spool: Spool, folder: Path, leaving: Leaving | None) -> Iterator[Path]:
+def _unpack(path: Path, spool: Spool, folder: Path, leaving: LeavesOut | None) -> Iterator[Path]:
     """The rows that the partition holds and keeps, as pieces for the spool."""
     try:
         for i, batch in enumerate(pq.ParquetFile(path).iter_batches(ROW_GROUP)):

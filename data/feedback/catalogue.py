@@ -1,0 +1,66 @@
+"""Videos that came through the API, taken into the videos' table with every export."""
+
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+
+from data.config import ColumnConfig, Config, TableConfig
+from data.database import reading
+from data.feedback.schema import catalogue
+from data.home import Home
+from data.log import ARROW_TYPES
+from data.manifest import Manifest
+from data.staging import Staging
+from data.tables import merge
+
+
+def stage_tables(engine: sa.Engine, config: Config, home: Home, staging: Staging, manifest: Manifest) -> None:
+    """Stage the videos' table with what came through the API, and an empty users' table where there is none yet."""
+    for which, table in (("users", config.users), ("videos", config.videos)):
+        if table is None:
+            continue
+        key = which.removesuffix("s") + "_id"
+        target = home.logs(config.dataset) / f"{which}.parquet"
+        old = pq.read_table(target, partitioning=None) if which in manifest.tables else None
+        new = _live_rows(engine, table) if which == "videos" else _table([], key, table)
+        rows, replaced = merge(old, [new], key)
+        if old is None or not rows.equals(old):
+            pq.write_table(rows, staging.new(target), compression="zstd")
+            before = manifest.tables.get(which, {}).get("replaced", 0)
+            manifest.tables[which] = {"rows": rows.num_rows, "dated": bool(table.valid_from), "replaced": before + replaced}
+
+
+def _live_rows(engine: sa.Engine, table: TableConfig) -> pa.Table:
+    """The videos of the API, one row each; one without a ``valid_from`` holds from when it came."""
+    with reading(engine) as connection:
+        found = connection.execute(sa.select(catalogue).order_by(catalogue.c.video_id)).all()
+    rows = []
+    for row in found:
+        since = row.updated_at if row.valid_from is None else row.valid_from
+        rows.append({**orjson.loads(row.columns), "video_id": row.video_id, "valid_from": since})
+    return _table(rows, "video_id", table)
+
+
+def _table(rows: list[dict[str, Any]], key: str, table: TableConfig) -> pa.Table:
+    columns = {key: pa.array([row[key] for row in rows], pa.string())}
+    if table.valid_from:
+        columns["valid_from"] = pa.array([row["valid_from"] for row in rows], pa.int64())
+    for name, column in table.columns.items():
+        columns[name] = pa.array([_value(row.get(name), column) for row in rows], ARROW_TYPES[column.type])
+    return pa.table(columns)
+
+
+def _value(value: Any, column: ColumnConfig) -> Any:
+    """A value from JSON in the column's type."""
+    if value is None:
+        return None
+    match column.type:
+        case "category":
+            return str(value)
+        case "categories":
+            return [str(part) for part in value]
+        case "number":
+            return float(value)
