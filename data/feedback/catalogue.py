@@ -34,13 +34,10 @@ def stage_tables(engine: sa.Engine, config: Config, home: Home, staging: Staging
 
 
 def _live_rows(engine: sa.Engine, table: TableConfig) -> pa.Table:
-    """The videos of the API, one row each; one without a ``valid_from`` holds from when it came."""
+    """The rows of the API in order of time, so that the last of a video stands where the table has no times."""
     with reading(engine) as connection:
-        found = connection.execute(sa.select(catalogue).order_by(catalogue.c.video_id)).all()
-    rows = []
-    for row in found:
-        since = row.updated_at if row.valid_from is None else row.valid_from
-        rows.append({**orjson.loads(row.columns), "video_id": row.video_id, "valid_from": since})
+        found = connection.execute(sa.select(catalogue).order_by(catalogue.c.video_id, catalogue.c.valid_from)).all()
+    rows = [{**orjson.loads(r.columns), "video_id": r.video_id, "valid_from": r.valid_from} for r in found]
     return _table(rows, "video_id", table)
 
 

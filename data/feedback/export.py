@@ -23,10 +23,9 @@ from data.database import database_url, open_database, reading, upsert, writing
 from data.days import day_of, day_start, parse_day
 from data.errors import ConfigError
 from data.feedback.arrow import to_table
+from data.feedback.batches import impressions, of_time
 from data.feedback.catalogue import stage_tables
-from data.feedback.outcomes import log_rows
-from data.feedback.requests import as_arrays
-from data.feedback.rows import json_text, read_requests
+from data.feedback.rows import json_text
 from data.feedback.schema import exports, served
 from data.feedback.windows import closed_labels, final_at
 from data.home import Home
@@ -36,9 +35,6 @@ from data.partition import SESSIONS_FILE, count_ids, partition_schema, write_day
 from data.sessions import Sessions
 from data.spool import Spool
 from data.staging import Staging, open_staging
-
-CHUNK = 2_000
-"""Requests that are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +106,11 @@ def _final_days(engine: sa.Engine, config: Config, now: int) -> Iterator[date]:
 
 
 def _of_day(config: Config, day: date) -> list[sa.ColumnElement[bool]]:
-    start, end = (day_start(each, config.timezone) for each in (day, day + timedelta(days=1)))
-    return [served.c.name == config.name, served.c.timestamp >= start, served.c.timestamp < end]
+    return of_time(config, *_bounds(config, day))
+
+
+def _bounds(config: Config, day: date) -> tuple[int, int]:
+    return day_start(day, config.timezone), day_start(day + timedelta(days=1), config.timezone)
 
 
 def _export(engine: sa.Engine, config: Config, home: Home, staging: Staging, day: date, now: int) -> Exported | None:
@@ -123,7 +122,7 @@ def _export(engine: sa.Engine, config: Config, home: Home, staging: Staging, day
         return None
     manifest.columns = _columns(config, manifest)
     spool = Spool(staging.scratch("spool"), partition_schema(config, manifest.columns), config.timezone)
-    rows = sum(_spooled(spool, batch, config, closed) for batch in _batches(engine, config, day, now))
+    rows = sum(_spooled(spool, batch, config, closed) for batch in impressions(engine, config, *_bounds(config, day), now))
     digest = _stage_day(spool, config, home, staging, manifest, day)
     record = ExportRecord((before.revision if before else 0) + 1, rows, list(closed), digest)
     manifest.exports = dict(sorted({**manifest.exports, day.isoformat(): record}.items()))
@@ -157,24 +156,6 @@ def _columns(config: Config, manifest: Manifest) -> list[str]:
     if config.log.session_gap is not None and manifest.columns and "position" not in manifest.columns:
         ours -= {"position"}
     return [name for name in log_schema(config).names if name in {*manifest.columns, *ours}]
-
-
-def _batches(engine: sa.Engine, config: Config, day: date, now: int) -> Iterator[Batch]:
-    """The impressions of a day, some requests at a time, ordered by (timestamp, request)."""
-    key = served.c.timestamp, served.c.request_id
-    of_day = [*_of_day(config, day), served.c.rebuildable.is_(True)]
-    after: list[sa.ColumnElement[bool]] = []
-    while True:
-        with reading(engine) as connection:
-            keys = connection.execute(sa.select(*key).where(*of_day, *after).order_by(*key).limit(CHUNK)).all()
-            if not keys:
-                return
-            time, request = keys[-1]
-            until = sa.or_(served.c.timestamp < time, sa.and_(served.c.timestamp == time, served.c.request_id <= request))
-            requests = read_requests(connection, sa.and_(*of_day, *after, served.c.timestamp <= time, until))
-        yield log_rows(config, *as_arrays(config, requests), now)
-        later = sa.or_(served.c.timestamp > time, sa.and_(served.c.timestamp == time, served.c.request_id > request))
-        after = [served.c.timestamp >= time, later]
 
 
 def _spooled(spool: Spool, batch: Batch, config: Config, closed: tuple[str, ...]) -> int:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from data.config import Config
 from data.database import database_url, open_database, reading, writing
 from data.days import day_start, parse_day
+from data.feedback.batches import of_time
 from data.feedback.schema import events, served, served_items, writers
 from data.home import Home
 from data.manifest import load_manifest
@@ -56,7 +57,7 @@ def retain(config: Config, home: Home, now: int) -> Removed:
 
 def _remove_day(engine: sa.Engine, config: Config, day: date) -> int:
     start, end = (day_start(each, config.timezone) for each in (day, day + timedelta(days=1)))
-    of_day = served.c.name == config.name, served.c.timestamp >= start, served.c.timestamp < end
+    of_day = of_time(config, start, end)
     removed = 0
     while ids := _ids(engine, sa.select(served.c.request_id).where(*of_day).limit(CHUNK)):
         with writing(engine) as connection:
