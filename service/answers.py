@@ -11,9 +11,9 @@ import orjson
 from service.pipeline import Slate
 
 
-def encode(slate: Slate, request_id: str) -> bytes:
+def encode(slate: Slate) -> bytes:
     body = {
-        "request_id": request_id,
+        "request_id": slate.query.request_id,
         "model_version": slate.version,
         "degraded": slate.degraded,
         "items": _items(slate),
@@ -36,15 +36,17 @@ def _items(slate: Slate) -> list[dict[str, Any]]:
         for position, (place, score, row) in enumerate(zip(slate.shown.tolist(), scores, predictions, strict=True))
     ]
     if slate.query.explain:
-        for item, place in zip(items, slate.shown.tolist(), strict=True):
-            item["explanation"] = _explanation(slate, place)
+        for slot, item in enumerate(items):
+            item["explanation"] = _explanation(slate, slot)
     return items
 
 
-def _explanation(slate: Slate, place: int) -> dict[str, Any]:
-    names = slate.query.ranking.objectives
+def _explanation(slate: Slate, slot: int) -> dict[str, Any]:
+    names, place = slate.query.ranking.objectives, int(slate.shown[slot])
     gates = np.ascontiguousarray(slate.scores.gates[place], np.float32)
     return {
         "contributions": dict(zip(names, slate.combined.contributions[place].tolist(), strict=True)),
         "gates": dict(zip(names, gates, strict=True)),
+        "propensity": float(slate.filled.propensity[slot]),
+        "is_exploration": bool(slate.filled.explored[slot]),
     }

@@ -11,23 +11,28 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from data.errors import WatchNextError
-from service import guard, health, models_api, problems, ranking_api
+from data.feedback.store import Feedback
+from service import events_api, guard, health, models_api, problems, ranking_api, videos_api
 from service.access import Access
 from service.body_limit import BodyLimit
+from service.clock import Clock, ReplayClock, now
 from service.loading import Loader, load_champion, read_blocked, warm
 from service.observability import Metrics, configure_logs
-from service.runtime import Clock, Runtime, State, now
+from service.runtime import OpenFeedback, Runtime, State
 from service.settings import Settings
 
 log = structlog.get_logger()
 
 
-def create_app(settings: Settings, load: Loader = load_champion, clock: Clock = now) -> FastAPI:
+def create_app(
+    settings: Settings, load: Loader = load_champion, clock: Clock = now, open_feedback: OpenFeedback = Feedback
+) -> FastAPI:
     """The service. It starts without a bundle too; ``/readyz`` then says what is missing.
 
     Args:
         load: brings what is to be served.
         clock: ms since the epoch, where a request has no timestamp.
+        open_feedback: opens the log of what is served and of what comes back.
 
     Raises:
         WatchNextError: a setting is wrong.
@@ -38,7 +43,8 @@ def create_app(settings: Settings, load: Loader = load_champion, clock: Clock = 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        runtime = Runtime(settings, metrics, blocked, clock)
+        time = ReplayClock() if settings.replay_clock else clock
+        runtime = Runtime(settings, metrics, blocked, time, open_feedback=open_feedback)
         await asyncio.to_thread(runtime.open)
         loading = asyncio.create_task(asyncio.to_thread(start, runtime, load))
         yield {"runtime": runtime}
@@ -57,7 +63,7 @@ def create_app(settings: Settings, load: Loader = load_champion, clock: Clock = 
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     app.add_middleware(guard.Guard, settings=settings)
     app.add_middleware(Access, metrics=metrics)  # added last: the outermost
-    for router in (health.router, ranking_api.router, models_api.router):
+    for router in (health.router, ranking_api.router, events_api.router, videos_api.router, models_api.router):
         app.include_router(router)
     _add_problem_schema(app)
     return app
@@ -67,7 +73,10 @@ def start(runtime: Runtime, load: Loader) -> None:
     """Load, warm, and only then put in place."""
     started = perf_counter()
     try:
+        runtime.connect()
         serving = load(runtime.settings)
+        runtime.arms.load(serving.name)
+        runtime.carry(serving.features.state.boundary)
         warm(serving)
     except WatchNextError as error:
         runtime.slot.fail(str(error))

@@ -7,7 +7,9 @@ from typing import Any
 
 from data.columns import Batch
 from data.config import ColumnConfig, Config, LabelConfig
+from data.experiments import UNTREATED, Treatment
 from data.features.history import history_batch
+from service.exploration import is_sampled
 from service.problems import Problem, describe, shorten
 from service.ranking import Ranking
 from service.schemas import MAX_ID, HistoryItem, RankRequest, SlateRequest
@@ -21,8 +23,16 @@ MAX_VALUES = 256
 
 @dataclass(frozen=True)
 class Query:
-    """A request that has passed every check. ``candidates`` is None where the generators supply them."""
+    """A request that has passed every check. ``candidates`` is None where the generators supply them.
 
+    Attributes:
+        rebuildable: whether the log will tell all that its features read: it brought no history of its own, and its time
+            is neither before the bundle's boundary nor still to come.
+        explore: the probability that a slot explores.
+        sampled: log all candidates.
+    """
+
+    request_id: str
     user_id: str
     candidates: list[str] | None
     context: Mapping[str, Any]
@@ -35,14 +45,29 @@ class Query:
     limit: int | None
     timestamp: int
     explain: bool
+    rebuildable: bool = False
+    explore: float = 0.0
+    sampled: bool = False
+    treatment: Treatment = UNTREATED
 
     @property
     def route(self) -> str:
         return "recommend" if self.candidates is None else "rank"
 
 
-def to_query(request: SlateRequest, limit: int | None, serving: Serving, now: int) -> Query:
-    """Check a request against the bundle; ``now`` (ms) stands in for a timestamp that isn't given.
+def to_query(
+    request: SlateRequest,
+    limit: int | None,
+    serving: Serving,
+    now: int,
+    request_id: str = "",
+    treatment: Treatment = UNTREATED,
+) -> Query:
+    """Check a request against the bundle.
+
+    Args:
+        now: ms; stands in for a timestamp that isn't given.
+        treatment: of the user's experiments; weights that the request gives go before those of an arm.
 
     Raises:
         Problem: 422, naming every field at fault.
@@ -58,20 +83,33 @@ def to_query(request: SlateRequest, limit: int | None, serving: Serving, now: in
     history = None
     if request.history or request.history_replaces:
         history = history_batch(serving.config, request.user_id, [_impression(item) for item in request.history])
+    route_explores = not isinstance(request, RankRequest) if request.explore is None else request.explore
+    exploration = serving.config.exploration
     return Query(
+        request_id=request_id,
         user_id=request.user_id,
         candidates=request.candidates if isinstance(request, RankRequest) else None,
-        context=_as_texts(request.context),
+        context=as_texts(request.context),
         query_video_id=request.query_video_id,
         history=history,
         history_replaces=request.history_replaces,
         history_videos=frozenset(item.video_id for item in request.history),
         exclude=frozenset(request.exclude),
-        ranking=serving.ranking.reweighted(request.weights) if request.weights else serving.ranking,
+        ranking=_ranking(serving, {**(treatment.weights or {}), **request.weights}),
         limit=limit,
         timestamp=timestamp,
         explain=request.explain,
+        rebuildable=history is None and serving.features.state.boundary <= timestamp <= now,
+        explore=exploration.share if route_explores else 0.0,
+        sampled=is_sampled(request_id, serving.salt, exploration.sample),
+        treatment=treatment,
     )
+
+
+def _ranking(serving: Serving, weights: Mapping[str, float]) -> Ranking:
+    """An arm's weight of an objective that this bundle doesn't have changes nothing."""
+    known = {name: weight for name, weight in weights.items() if name in serving.ranking.objectives}
+    return serving.ranking.reweighted(known) if known else serving.ranking
 
 
 def _impression(item: HistoryItem) -> dict[str, Any]:
@@ -79,11 +117,11 @@ def _impression(item: HistoryItem) -> dict[str, Any]:
         "video_id": item.video_id,
         "timestamp": item.timestamp,
         "outcomes": item.outcomes,
-        "context": _as_texts(item.context),
+        "context": as_texts(item.context),
     }
 
 
-def _as_texts(context: Mapping[str, Any]) -> dict[str, Any]:
+def as_texts(context: Mapping[str, Any]) -> dict[str, Any]:
     """Integers in a `categories` list as their decimal texts; what is a category by itself becomes one further on."""
     return {name: [str(v) for v in value] if isinstance(value, list) else value for name, value in context.items()}
 
@@ -99,9 +137,16 @@ def _check_history(where: str, item: HistoryItem, until: int, config: Config, er
 
 
 def _check_context(where: str, values: Mapping[str, Any], config: Config, errors: dict[str, str]) -> None:
-    _check_names(where, values, tuple(config.log.context), "context feature", errors)
+    check_columns(where, values, config.log.context, "context feature", errors)
+
+
+def check_columns(
+    where: str, values: Mapping[str, Any], columns: Mapping[str, ColumnConfig], what: str, errors: dict[str, str]
+) -> None:
+    """Note in ``errors``, by field, every value that is of no column or not of its column's type."""
+    _check_names(where, values, tuple(columns), what, errors)
     for name, value in values.items():
-        if name in config.log.context and (message := _context_error(config.log.context[name], value)):
+        if name in columns and (message := _context_error(columns[name], value)):
             errors[f"{where}.{name}"] = message
 
 

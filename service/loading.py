@@ -93,6 +93,7 @@ def warm(serving: Serving) -> None:
     collector forget all that is now here to stay (its walks over it were 25 ms of p99)."""
     ids = serving.features.video_ids
     query = Query(
+        request_id="",
         user_id="",
         candidates=None,
         context={},

@@ -64,6 +64,14 @@ class Metrics:
         self.unknown_videos = Counter("watchnext_unknown_videos", "Candidates not in the bundle", registry=to)
         self.null_context = Counter("watchnext_null_context", "Requests without a context feature", ["feature"], registry=to)
         self.not_finite = Counter("watchnext_not_finite", "Candidates whose score is not finite", registry=to)
+        self.explored = Counter("watchnext_explored_slots", "Places of slates filled by lot", registry=to)
+        self.profiles_left_out = Counter(
+            "watchnext_profiles_left_out", "Requests ranked without the events since the bundle", registry=to
+        )
+        self.events = Counter("watchnext_events", "Events by what became of them", ["status"], registry=to)
+        self.served_log_failures = Counter(
+            "watchnext_served_log_failures", "Slates that a defect kept from the log", registry=to
+        )
         self.model_version = Gauge(
             "watchnext_model_version", "Version that answers", multiprocess_mode="mostrecent", registry=to
         )

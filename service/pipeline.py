@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
+from data.columns import Batch
+from data.errors import WatchNextError
 from data.features.request import RequestFeatures
+from data.feedback.store import Feedback
 from models.scorer import Scores
+from service.exploration import Filled, fill, stream
 from service.generators.gather import Gatherer
 from service.generators.protocol import Taste
 from service.inputs import Query
@@ -16,6 +21,18 @@ from service.ranking import Combined, combine, order
 from service.runtime import Runtime
 from service.schemas import MAX_CANDIDATES
 from service.serving import Serving
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whom the slate is for: the features at the request's time, and what was seen since the bundle's boundary.
+    ``complete`` is False where the profile couldn't be read."""
+
+    features: RequestFeatures
+    seen: frozenset[str] = frozenset()
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,21 +55,28 @@ class Slate:
     """The ordered result, with all that the answer and the log of what was served need."""
 
     query: Query
+    name: str
     version: int
     candidates: Candidates
     scores: Scores
     combined: Combined
-    shown: NDArray[np.int64]  # positions among the candidates, best first
+    filled: Filled  # positions among the candidates, slot by slot
     degraded: Sequence[str]
+    rebuildable: bool
+
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """Positions among the candidates, in the order of the slots."""
+        return self.filled.shown
 
 
 def rank(query: Query, serving: Serving, runtime: Runtime) -> Slate:
     """From a checked request to a slate. Runs in a worker thread: it is CPU work from end to end."""
     metrics = runtime.metrics
     with metrics.stage("hydrate"):
-        person = hydrate(query, serving)
+        person = hydrate(query, serving, runtime.feedback)
     with metrics.stage("gather"):
-        unwanted = unwanted_videos(query, serving, runtime.blocked)
+        unwanted = unwanted_videos(query, person, serving, runtime.blocked)
         found = gather(query, person, unwanted, serving, runtime.gatherer)
     with metrics.stage("filter"):
         candidates = keep_eligible(found, unwanted, query, serving)
@@ -61,20 +85,39 @@ def rank(query: Query, serving: Serving, runtime: Runtime) -> Slate:
     with metrics.stage("combine"):
         combined = combine(scores.predictions, query.ranking)
     with metrics.stage("slate"):
-        slate = cut(query, serving, candidates, scores, combined)
+        slate = cut(query, person, serving, candidates, scores, combined)
     note(slate, person, len(found.video_ids), metrics)
     return slate
 
 
-def hydrate(query: Query, serving: Serving) -> RequestFeatures:
-    """The user's and the context's features at the request's time."""
-    return serving.features.request(
-        query.user_id, query.context, query.timestamp, query.history, query.history_replaces, query.query_video_id
+def hydrate(query: Query, serving: Serving, feedback: Feedback | None = None) -> Person:
+    """The user's and the context's features at the request's time: from the bundle's state and what the events told since
+    then. A history that the request brings stands in place of these; it doesn't make a video unseen."""
+    history, seen, complete = query.history, frozenset[str](), True
+    if feedback is not None:
+        try:
+            history, seen = live_profile(query, serving, feedback)
+        except WatchNextError as error:
+            log.warning("profile left out", reason=str(error))
+            complete = False
+    features = serving.features.request(
+        query.user_id, query.context, query.timestamp, history, query.history_replaces, query.query_video_id
     )
+    return Person(features, seen, complete)
 
 
-def unwanted_videos(query: Query, serving: Serving, blocked: frozenset[str]) -> frozenset[str]:
-    """Ids that this request can't be answered with, whatever path they come by.
+def live_profile(query: Query, serving: Serving, feedback: Feedback) -> tuple[Batch | None, frozenset[str]]:
+    """The rows of the log that features read beside the bundle's state, and the videos that the user saw since then."""
+    since, history, seen = serving.features.state.boundary, query.history, frozenset[str]()
+    if history is None:
+        history = feedback.profile(serving.name, query.user_id, since, query.timestamp, serving.config)
+    if query.candidates is None:
+        seen = frozenset(feedback.seen(serving.name, query.user_id, since))
+    return history, seen
+
+
+def unwanted_videos(query: Query, person: Person, serving: Serving, blocked: frozenset[str]) -> frozenset[str]:
+    """Ids that this request can't be answered with, whatever path they come by, besides those taken down.
 
     The caller's own candidates are left out only where ``exclude`` names them. A recommendation also keeps away from
     what the user has seen or is watching, and from what is blocked; `history_replaces` doesn't make a video unseen.
@@ -82,64 +125,71 @@ def unwanted_videos(query: Query, serving: Serving, blocked: frozenset[str]) -> 
     if query.candidates is not None:
         return query.exclude
     watching = () if query.query_video_id is None else (query.query_video_id,)
-    return query.exclude.union(query.history_videos, serving.features.seen(query.user_id), blocked, watching)
+    seen = serving.features.seen(query.user_id)
+    return query.exclude.union(query.history_videos, seen, person.seen, blocked, watching)
 
 
-def gather(
-    query: Query, person: RequestFeatures, unwanted: frozenset[str], serving: Serving, gatherer: Gatherer
-) -> Candidates:
+def gather(query: Query, person: Person, unwanted: frozenset[str], serving: Serving, gatherer: Gatherer) -> Candidates:
     """The caller's candidates, or what the generators bring."""
     if query.candidates is not None:
         return Candidates(query.candidates, serving.video_rows(query.candidates), [()] * len(query.candidates))
-    query_row = -1 if query.query_video_id is None else serving.features.video_row(query.query_video_id)
-    recent = serving.video_rows(person.watched)
+    recent = serving.index_rows(person.features.watched)
     taste = Taste(
-        query_video=query_row,
+        query_video=-1 if query.query_video_id is None else serving.features.index_row(query.query_video_id),
         recent=recent[recent >= 0],
         timestamp=query.timestamp,
-        unwanted=frozenset(serving.video_rows(list(unwanted)).tolist()) - {-1},
+        unwanted=serving.taken_down_rows.union(serving.index_rows(list(unwanted)).tolist()) - {-1},
     )
-    gathered = gatherer.gather(serving.sources, taste, MAX_CANDIDATES)
-    rows = np.fromiter(gathered.brought_by, np.int64, len(gathered.brought_by))
-    video_ids = [serving.features.video_ids[row] for row in rows.tolist()]
-    return Candidates(video_ids, rows, list(gathered.brought_by.values()), gathered.degraded)
+    gathered = gatherer.gather(serving.sources_with(query.treatment.quotas), taste, MAX_CANDIDATES)
+    video_ids = [serving.features.video_id(row) for row in gathered.brought_by]
+    return Candidates(video_ids, serving.video_rows(video_ids), list(gathered.brought_by.values()), gathered.degraded)
 
 
 def keep_eligible(found: Candidates, unwanted: frozenset[str], query: Query, serving: Serving) -> Candidates:
     """The one place that every candidate passes, whoever brought it. What a recommendation brings must exist by now."""
-    kept = np.array([video_id not in unwanted for video_id in found.video_ids], bool)
+    gone = serving.taken_down
+    kept = np.array([video_id not in unwanted and video_id not in gone for video_id in found.video_ids], bool)
     if query.candidates is None:
         kept &= serving.features.valid_from[found.rows] <= query.timestamp
     return found if kept.all() else found.take(np.flatnonzero(kept))
 
 
-def score(person: RequestFeatures, candidates: Candidates, serving: Serving) -> Scores:
+def score(person: Person, candidates: Candidates, serving: Serving) -> Scores:
     """Predictions [n, K] and gates [n, K, E]; no candidate's depends on another's."""
     if not candidates.video_ids:
         outputs = len(serving.ranking.objectives)
         return Scores(np.zeros((0, outputs), np.float32), np.zeros((0, outputs, 0), np.float32))
     video = serving.catalogue.take(candidates.rows)
-    cross = serving.features.cross(person, candidates.rows)
-    return serving.scorer.score(person.user, person.context, video, cross)
+    cross = serving.features.cross(person.features, candidates.rows)
+    return serving.scorer.score(person.features.user, person.features.context, video, cross)
 
 
-def cut(query: Query, serving: Serving, candidates: Candidates, scores: Scores, combined: Combined) -> Slate:
-    """Best first, ties by video id, at most ``limit``."""
-    shown = order(combined.keys, candidates.video_ids)[: query.limit]
+def cut(query: Query, person: Person, serving: Serving, candidates: Candidates, scores: Scores, combined: Combined) -> Slate:
+    """Best first, ties by video id, at most ``limit``; some slots by lot where the request explores."""
+    best_first = order(combined.keys, candidates.video_ids)
+    sunk = int(combined.not_finite.sum())
+    slots = len(best_first) if query.limit is None else query.limit
+    lots = stream(query.request_id, serving.salt, "explore")
+    filled = fill(best_first, len(best_first) - sunk, slots, query.explore, lots)
     degraded = list(candidates.degraded)
-    if sunk := int(combined.not_finite.sum()):
+    if sunk:
         degraded.append(f"{sunk} of {len(candidates.video_ids)} candidates have no finite score")
-    return Slate(query, serving.version, candidates, scores, combined, shown, degraded)
+    if not person.complete:
+        degraded.append("profile: left out")
+    rebuildable = query.rebuildable and person.complete
+    return Slate(query, serving.name, serving.version, candidates, scores, combined, filled, degraded, rebuildable)
 
 
-def note(slate: Slate, person: RequestFeatures, found: int, metrics: Metrics) -> None:
+def note(slate: Slate, person: Person, found: int, metrics: Metrics) -> None:
     """Count what happened."""
     route, candidates = slate.query.route, slate.candidates
     metrics.candidates.labels(route).observe(len(candidates.video_ids))
     metrics.filtered.labels(route).inc(found - len(candidates.video_ids))
-    metrics.unknown_users.inc(not person.known_user)
+    metrics.unknown_users.inc(not person.features.known_user)
     metrics.unknown_videos.inc(int((candidates.rows < 0).sum()))
     metrics.not_finite.inc(int(slate.combined.not_finite.sum()))
     metrics.empty_slates.labels(route).inc(len(slate.shown) == 0)
-    for feature in person.nulls:
+    metrics.explored.inc(int(slate.filled.explored.sum()))
+    metrics.profiles_left_out.inc(not person.complete)
+    for feature in person.features.nulls:
         metrics.null_context.labels(feature).inc()

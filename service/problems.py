@@ -137,6 +137,7 @@ _DESCRIPTIONS: Mapping[int, str] = {
     401: "No key, or an unknown or revoked one",
     403: "The key lacks the scope",
     409: "It does not fit what is there",
+    404: "There is no such thing",
     413: "The body is over the limit",
     415: "The body is not declared as JSON",
     422: "A field is invalid; `errors` names it",

@@ -1,6 +1,7 @@
 """POST /v1/rank and POST /v1/recommend."""
 
 import asyncio
+from time import perf_counter
 
 from fastapi import APIRouter, Request, Response
 
@@ -10,6 +11,7 @@ from service.pipeline import rank
 from service.problems import Problem, documented
 from service.runtime import Runtime
 from service.schemas import Answer, RankRequest, RecommendRequest, SlateRequest
+from service.served_log import log_served
 from service.serving import Serving
 from service.strict_json import JsonRoute
 
@@ -33,15 +35,26 @@ async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Re
     serving = runtime.slot.current
     if serving is None:
         raise Problem(503, "no bundle is loaded; /readyz says why", headers={"retry-after": "5"})
-    work = runtime.lane.run(_respond, body, limit, serving, runtime, request.state.request_id)
+    seconds = runtime.settings.deadline_ms / 1e3
+    until = perf_counter() + seconds
+    work = runtime.lane.run(_respond, body, limit, serving, runtime, request.state.request_id, until)
     try:
-        async with asyncio.timeout(runtime.settings.deadline_ms / 1e3):
+        async with asyncio.timeout(seconds):
             return Response(await work, media_type="application/json")
     except TimeoutError:
         detail = f"no answer within {runtime.settings.deadline_ms:g} ms"
         raise Problem(503, detail, headers={"retry-after": "1"}) from None
 
 
-def _respond(body: SlateRequest, limit: int | None, serving: Serving, runtime: Runtime, request_id: str) -> bytes:
-    query = to_query(body, limit, serving, runtime.clock())
-    return encode(rank(query, serving, runtime), request_id)
+def _respond(
+    body: SlateRequest, limit: int | None, serving: Serving, runtime: Runtime, request_id: str, until: float
+) -> bytes:
+    now = runtime.time(body.timestamp)
+    treatment = runtime.arms.treatment(body.user_id, now if body.timestamp is None else body.timestamp, serving)
+    if runtime.videos is not None:
+        serving = runtime.videos.over(serving)
+    slate = rank(to_query(body, limit, serving, now, request_id, treatment), serving, runtime)
+    answer = encode(slate)
+    if perf_counter() < until:  # later it was answered 503, and nobody saw it
+        log_served(slate, runtime.feedback, runtime.metrics)
+    return answer

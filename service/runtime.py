@@ -3,10 +3,17 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from time import time
 from typing import TypedDict
 
+import sqlalchemy as sa
+
+from data.config import Config
+from data.database import database_url, open_database
+from data.feedback.store import Feedback
 from models.registry import Registry
+from service.arms import Arms
+from service.catalogue import LiveVideos
+from service.clock import Clock, ReplayClock, now
 from service.generators.gather import Gatherer
 from service.keys import Keyring, KeyStore
 from service.lane import Lane
@@ -15,12 +22,8 @@ from service.poller import Poller
 from service.serving import Slot
 from service.settings import Settings
 
-Clock = Callable[[], int]
-
-
-def now() -> int:
-    """ms since the epoch."""
-    return int(time() * 1000)
+OpenFeedback = Callable[[sa.Engine, Callable[[], Config | None], Clock], Feedback]
+"""Tests bring their own."""
 
 
 @dataclass
@@ -34,6 +37,9 @@ class Runtime:
     blocked: frozenset[str]
     clock: Clock = now
     slot: Slot = field(default_factory=Slot)
+    open_feedback: OpenFeedback = Feedback
+    feedback: Feedback | None = field(default=None, init=False)  # these two from the moment that there is a database
+    videos: LiveVideos | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.pool = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="rank")
@@ -42,6 +48,35 @@ class Runtime:
         self._key_poller = Poller("keys", self.keyring.refresh, self.settings.poll_seconds)
         self.registry = Registry(self.settings.home_folder())
         self.gatherer = Gatherer(self.settings.threads, self.metrics)
+        self.arms = Arms(self.settings.home_folder())
+
+    def connect(self) -> None:
+        """Open what stands in the database beside the champion: events, served slates, videos. Once is enough.
+
+        Raises:
+            DatabaseError: without it nothing can be served, since what was taken down isn't known.
+        """
+        if self.feedback is not None:
+            return
+        home = self.settings.home_folder()
+        home.root.mkdir(parents=True, exist_ok=True)
+        engine = open_database(database_url(home))
+        videos = LiveVideos(engine, self.clock)
+        videos.load()
+        self.feedback, self.videos = self.open_feedback(engine, self._config, self.clock), videos
+
+    def carry(self, timestamp: int | None) -> None:
+        """Let a replay's clock know of a time that a request or an event carries."""
+        if timestamp is not None and isinstance(self.clock, ReplayClock):
+            self.clock.carry(timestamp)
+
+    def time(self, timestamp: int | None = None) -> int:
+        """The time of a request that is being answered now, ms; ``timestamp`` is its own."""
+        self.carry(timestamp)
+        return self.clock() if self.feedback is None else self.feedback.now()
+
+    def _config(self) -> Config | None:
+        return None if self.slot.current is None else self.slot.current.config
 
     def open(self) -> None:
         """Read the keys and keep an eye on them. Blocks for the first read."""
@@ -54,6 +89,8 @@ class Runtime:
         self.keyring.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.gatherer.close()
+        if self.feedback is not None:
+            self.feedback.close()
 
 
 class State(TypedDict):

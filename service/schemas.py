@@ -81,12 +81,17 @@ class SlateRequest(Strict):
         {}, max_length=MAX_KEYS, description="ranking weights by objective, in place of the configured ones"
     )
     history: list[HistoryItem] = Field(
-        [], max_length=MAX_HISTORY, description="what the user did after the bundle's stored state ends"
+        [],
+        max_length=MAX_HISTORY,
+        description="what the user did after the bundle's stored state ends, in place of what the events told",
     )
     history_replaces: bool = Field(False, strict=True, description="`history` stands instead of the stored state")
     exclude: Ids = Field([], max_length=MAX_EXCLUDED, description="video ids never to be returned")
     timestamp: Timestamp | None = Field(None, description="ms since the epoch, UTC; default: now")
     explain: bool = Field(False, strict=True, description="add each objective's contribution and gate weights")
+    explore: bool | None = Field(
+        None, strict=True, description="whether slots may explore, by the configured share; default: recommend's, not rank's"
+    )
 
 
 class RankRequest(SlateRequest):
@@ -112,6 +117,8 @@ class Explanation(Strict):
 
     contributions: dict[str, float | None]
     gates: dict[str, list[float | None]] = Field(description="weight of each expert, by objective")
+    propensity: float = Field(description="how likely this video was in this place, given the places above")
+    is_exploration: bool = Field(description="the place was filled by lot")
 
 
 class Item(Strict):

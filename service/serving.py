@@ -1,8 +1,9 @@
 """What answers requests: one loaded, warmed bundle, and the slot that holds it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,14 @@ from service.generators.protocol import Source
 from service.ranking import Ranking
 
 
+class Catalogue(Protocol):
+    """The features of the videos: the bundle's :class:`Block`, or one with newer rows laid over it."""
+
+    def take(self, rows: NDArray[np.int64]) -> Block:
+        """Of these rows [n]; -1 is the unknown video's."""
+        ...
+
+
 @dataclass(frozen=True)
 class Serving:
     """Immutable, so that a request which has taken it sees one version from beginning to end."""
@@ -25,14 +34,32 @@ class Serving:
     config: Config
     features: RequestEncoder
     scorer: Scorer
-    catalogue: Block  # [V + 1]; the last row is the unknown video's
+    catalogue: Catalogue
     sources: tuple[Source, ...]
     ranking: Ranking
+    taken_down: frozenset[str] = frozenset()
+    taken_down_rows: frozenset[int] = frozenset()
+
+    @property
+    def salt(self) -> str:
+        """What makes this product's lots different from another's."""
+        return f"{self.name}:{self.config.seed}"
 
     def video_rows(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of the catalogue [n]; -1 where unknown, which is the last row as numpy counts."""
+        """Rows of the catalogue [n] to score with; -1 where unknown."""
         row = self.features.video_row
         return np.fromiter((row(video_id) for video_id in video_ids), np.int64, len(video_ids))
+
+    def index_rows(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of the catalogue [n] that the generators know the videos by; -1 where unknown."""
+        row = self.features.index_row
+        return np.fromiter((row(video_id) for video_id in video_ids), np.int64, len(video_ids))
+
+    def sources_with(self, quotas: Mapping[str, int] | None) -> tuple[Source, ...]:
+        """The generators, with other quotas where an arm of an experiment gives them."""
+        if not quotas:
+            return self.sources
+        return tuple(replace(s, quota=quotas.get(s.generator.name, s.quota)) for s in self.sources)
 
 
 class Slot:

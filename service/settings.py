@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     blocked_file: Path | None = Field(
         None, description="File of video ids, one a line, that /v1/recommend never returns. Read once, at start-up."
     )
+    replay_clock: bool = Field(
+        False, description="The time is the newest timestamp that a request or event carried: to replay logs, never in use."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line written.")
 
     def home_folder(self) -> Home:

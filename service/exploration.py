@@ -1,0 +1,60 @@
+"""Filling a slate slot by slot, some of them by lot, with propensities (DESIGN.md, Exploration). Pure functions.
+
+    propensity = P(this video in this slot | candidates, slots above) = (1 - e)[it is the best remaining] + e / n
+
+e is the share of slots that explore, n the number of eligible candidates that remain.
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The slots [s]: which candidate, how likely it was, and whether the slot explored (which may have found the best
+    one too)."""
+
+    shown: NDArray[np.int64]
+    propensity: NDArray[np.float64]
+    explored: NDArray[np.bool_]
+
+
+def fill(best_first: NDArray[np.int64], eligible: int, slots: int, share: float, rng: np.random.Generator) -> Filled:
+    """Fill up to ``slots`` slots.
+
+    Args:
+        best_first: the candidates [n], best first.
+        eligible: how many of them may be drawn, from the front. The others have no finite score: they come last, in
+            their order, which is certain.
+        share: e.
+    """
+    count = min(slots, len(best_first))
+    if share == 0.0:
+        return Filled(best_first[:count], np.ones(count), np.zeros(count, bool))
+    remaining, last = best_first[:eligible].tolist(), best_first[eligible:].tolist()
+    drawn = min(count, len(remaining))
+    explores, lots = rng.random(drawn) < share, rng.random(drawn)
+    shown, propensity = [], np.ones(count)
+    for slot in range(drawn):
+        n = len(remaining)
+        place = min(int(lots[slot] * n), n - 1) if explores[slot] else 0
+        propensity[slot] = (1.0 - share) * (place == 0) + share / n
+        shown.append(remaining.pop(place))
+    explored = np.zeros(count, bool)
+    explored[:drawn] = explores
+    return Filled(np.array(shown + last[: count - drawn], np.int64), propensity, explored)
+
+
+def stream(request_id: str, salt: str, purpose: Literal["explore", "sample"]) -> np.random.Generator:
+    """The random numbers of a request: the same for the same id, salt and purpose."""
+    digest = blake2b(f"{purpose}\x00{salt}\x00{request_id}".encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest))
+
+
+def is_sampled(request_id: str, salt: str, share: float) -> bool:
+    """Whether the request is one of the ``share`` whose candidates are all logged; known before it is ranked."""
+    return share > 0 and bool(stream(request_id, salt, "sample").random() < share)
