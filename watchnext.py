@@ -504,6 +504,65 @@ def export(config: ConfigText) -> None:
     console.print(f"{len(done)} days exported; {removed.requests:,} old requests forgotten", highlight=False)
 
 
+experiment_app = typer.Typer(help="Experiments: arms of users, compared by user.", no_args_is_help=True)
+app.add_typer(experiment_app, name="experiment")
+
+ExperimentFile = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="The experiment's TOML file.")]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", metavar="CONFIG", help="Default: the configuration of the champion that it serves.")
+]
+NowOption = Annotated[int | None, typer.Option("--now", metavar="MS", help="The time, for replays. Default: the clock's.")]
+
+
+@experiment_app.command("report")
+def report_experiment(
+    experiment: ExperimentFile,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Default: its last final day so far.")] = None,
+    config: ConfigOption = None,
+    now: NowOption = None,
+) -> None:
+    """Compare an experiment's arms, day by day if you like; writes a page and JSON into reports/."""
+    from data.experiments import load_experiment
+    from training.experiment_commands import open_source, report
+    from training.experiment_report import tables, write_report
+
+    chosen, home = load_experiment(experiment), Home.from_environment()
+    last = None if until is None else parse_day(until)
+    with logged("experiment report", home, console, experiment=chosen.name):
+        source = open_source(chosen, home, None if config is None else read_config(config), now)
+        figures = report(chosen, source, last)
+        page = home.reports / f"experiment-{chosen.name}.html"
+        write_report(figures, page, page.with_suffix(".json"))
+    for table in tables(figures):
+        console.print(table)
+    console.print(figures["says"], highlight=False, markup=False)
+    console.print(f"report written to {page}", highlight=False, soft_wrap=True)
+
+
+@experiment_app.command("power")
+def announce_power(
+    experiment: ExperimentFile,
+    effect: Annotated[float, typer.Option(min=1e-6, help="A relative effect: 0.02 is 2%.")] = 0.02,
+    users: Annotated[int | None, typer.Option(min=1, help="That come on its days. Default: as many as before.")] = None,
+    config: ConfigOption = None,
+    now: NowOption = None,
+) -> None:
+    """Announce what an experiment can find, from the days of the log before it."""
+    from data.experiments import load_experiment
+    from training.experiment_commands import open_source, power
+    from training.experiment_report import power_table
+
+    chosen, home = load_experiment(experiment), Home.from_environment()
+    with logged("experiment power", home, console, experiment=chosen.name):
+        figures = power(
+            chosen, open_source(chosen, home, None if config is None else read_config(config), now), effect, users
+        )
+        path = home.reports / f"experiment-{chosen.name}-power.json"
+        write_json(path, figures)
+    console.print(power_table(figures))
+    console.print(f"figures written to {path}", highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     app(prog_name="watchnext")
 
