@@ -62,12 +62,12 @@ class LaidCatalogue:
 
 @dataclass(frozen=True)
 class Laid:
-    """A bundle in use, the rows that it lacks, and what answers in its place."""
+    """A bundle in use, the rows that it lacks, and what answers in its place (None: itself, which mustn't be kept alive)."""
 
     below: "ReferenceType[Serving]"
     known: Known
     pending: Mapping[str, Sequence[VideoRow]]
-    laid: Serving
+    laid: Serving | None
 
 
 class LiveVideos:
@@ -129,7 +129,7 @@ class LiveVideos:
         """The bundle with the videos of now laid over it, and without those taken down."""
         held = self._laid.get(id(serving))
         if held is not None and held.below() is serving and held.known is self._known:
-            return held.laid
+            return serving if held.laid is None else held.laid
         with self._lock:
             return self._lay(serving, pending(self._known, self._known.rows, serving))
 
@@ -178,7 +178,7 @@ class LiveVideos:
         key = id(serving)
         below = ref(serving, lambda _: self._laid.pop(key, None))
         laid = lay(self._known, waiting, serving)
-        self._laid[key] = Laid(below, self._known, waiting, laid)
+        self._laid[key] = Laid(below, self._known, waiting, None if laid is serving else laid)
         return laid
 
 
