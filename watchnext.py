@@ -61,6 +61,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The registry of trained bundles.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+quarantine_app = typer.Typer(help="Days that look broken, held back from retraining.", no_args_is_help=True)
+app.add_typer(quarantine_app, name="quarantine")
 keys_app = typer.Typer(help="The API keys of the service.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
@@ -68,6 +70,7 @@ ConfigText = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of a preset.", show_default=False)
 ]
 DaysText = Annotated[str | None, typer.Option("--days", metavar="FIRST..LAST", help="Days, both inclusive.")]
+NowText = Annotated[int | None, typer.Option("--now", metavar="MS", help="The time, for replays; default: the clock's.")]
 BundleVersion = Annotated[int | None, typer.Option("--bundle", metavar="VERSION", help="Default: the champion.")]
 
 
@@ -561,6 +564,98 @@ def announce_power(
         write_json(path, figures)
     console.print(power_table(figures))
     console.print(f"figures written to {path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def retrain(
+    config: ConfigText,
+    full: Annotated[bool, typer.Option("--full", help="Have a network that starts anew compete.")] = False,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="CRON", help='Keep running, at these times, such as "30 3 * * *".')
+    ] = None,
+    now: NowText = None,
+) -> None:
+    """Learn from what was served, and promote what passes the gate. One JSON line on stdout; docs/retraining.md."""
+    if schedule is None:
+        raise typer.Exit(retrain_once(config, full, now))
+    from training.schedule import keep_running
+
+    command = [sys.executable, str(Path(__file__).resolve()), "retrain", config, *(["--full"] if full else [])]
+    keep_running(command, schedule, read_config(config).timezone, errors)
+
+
+def retrain_once(config: str, full: bool, now: int | None) -> int:
+    """One night; returns its exit code, and says what it came to in one line of JSON on stdout."""
+    started = time.monotonic()
+    facts: dict[str, Any] = {"command": "retrain", "config": config}
+    try:
+        settings, home = read_config(config), Home.from_environment()
+        facts["name"] = settings.name
+        quiet_tensorflow()
+        from training.lock import AlreadyRunningError
+        from training.nights import EXIT_CODES
+        from training.retrain import retrain as run
+
+        try:
+            with logged("retrain", home, errors, name=settings.name) as journal:
+                outcome = run(settings, home, full, clock(now), errors)
+                journal.update(outcome.summary())
+            facts |= outcome.summary()
+        except AlreadyRunningError as error:
+            facts |= {"status": "running", "reason": str(error), "exit_code": EXIT_CODES["running"]}
+    except WatchNextError as error:
+        facts |= {"status": "error", "reason": str(error), "exit_code": 2}
+    except BaseException as error:
+        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+        facts |= {"status": "error", "reason": f"{type(error).__name__}: {error}", "exit_code": code}
+        raise
+    finally:
+        print(json.dumps({**facts, "seconds": round(time.monotonic() - started, 1)}, default=str), flush=True)
+    style = "red" if facts["status"] in ("error", "running") else None
+    says = f"watchnext: {facts['status']}: {facts['reason']}"
+    errors.print(says, style=style, markup=False, highlight=False, soft_wrap=True)
+    return int(facts["exit_code"])
+
+
+@app.command()
+def refresh(config: ConfigText, now: NowText = None) -> None:
+    """Bring the champion's counts of videos up to this morning, without training."""
+    settings, home = read_config(config), Home.from_environment()
+    quiet_tensorflow()
+    from training.refresh import refresh as run
+
+    with logged("refresh", home, console, name=settings.name) as facts:
+        facts["version"] = version = run(settings, home, clock(now))
+    says = f"{settings.name} {version} is the champion" if version else "nothing new: the counts are as of this morning"
+    console.print(says, highlight=False)
+
+
+@quarantine_app.command("list")
+def list_quarantine(config: ConfigText) -> None:
+    """The days that the nightly job holds back, with the reasons."""
+    from training.quarantine import Quarantine
+
+    settings = read_config(config)
+    held = [day for day in Quarantine(Home.from_environment(), settings.name).days().values() if day.status == "quarantined"]
+    table = Table("day", "why")
+    for day in held:
+        table.add_row(str(day.day), "\n".join(day.reasons))
+    console.print(table if held else f"no day of {settings.name!r} is in quarantine")
+
+
+@quarantine_app.command("release")
+def release_day(config: ConfigText, day: Annotated[str, typer.Argument(metavar="DAY")]) -> None:
+    """Take a day as it is: the next retrain judges on it, or learns from it."""
+    from training.quarantine import Quarantine
+
+    settings = read_config(config)
+    released = Quarantine(Home.from_environment(), settings.name).release(parse_day(day), clock(None))
+    console.print(f"{released.day} of {settings.name!r} is released")
+
+
+def clock(now: int | None) -> int:
+    """The given time or the clock's, ms since the epoch, UTC."""
+    return int(time.time() * 1000) if now is None else now
 
 
 def main() -> None:

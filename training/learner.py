@@ -105,7 +105,7 @@ class Learner:
         """
         start = day_start(day, self.config.timezone)
         if self.state.boundary < start:
-            self.state.advance(batch.take(np.zeros(0, np.int64)), start)
+            self.state.advance(batch.take(np.zeros(0, np.int64)), start, admit=False)
         encoded = self.state.encode(batch, day)
         return replace(encoded, targets=mask(encoded.targets, self.config, open_labels))
 

@@ -28,8 +28,8 @@ def write_report(figures: Figures, config: Config, path_html: Path, path_json: P
     ``progressive``, if there, holds figures of the training days, each scored before it was trained on.
     """
     report = document(figures, config)
-    _write(path_json, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    _write(path_html, render(report))
+    write_text(path_json, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(path_html, render(report))
 
 
 def document(figures: Figures, config: Config) -> dict[str, Any]:
@@ -186,7 +186,8 @@ def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 or not share else f"{share:.2g}".rstrip("0") if share < 1e-4 else f"{share:.2%}"
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears under its name when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".tmp-{path.name}")
     with unfinished.open("w", encoding="utf-8") as file:

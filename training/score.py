@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.columns import Batch, Strings
+from data.config import Config
 from data.features.slates import slate_times
 from data.features.state import Encoded, FeatureState
 from models.step import Trainer
@@ -34,7 +35,7 @@ def score_day(
         is_exploration=_flag(batch),
         new_user=encoded.new_user,
         new_video=encoded.new_video,
-        slices={name: _texts(batch, name) for name in state.config.evaluation.slices},
+        slices={name: _texts(batch, name) for name in _sliced_by(state.config)},
         baselines=dict(baselines),
         utilisation=utilisation,
         slate_baselines=dict(slate_baselines or {}),
@@ -49,6 +50,12 @@ def predict_slates(
     if np.array_equal(times, encoded.time):
         return predictions
     return trainer.predict(state.encode(batch, day, times).blocks)[0]
+
+
+def _sliced_by(config: Config) -> list[str]:
+    """The context columns by whose values figures are split or the gate judges."""
+    judged = [name for name in config.gate.slices if name in config.log.context]
+    return list(dict.fromkeys([*config.evaluation.slices, *judged]))
 
 
 def _flag(batch: Batch) -> NDArray[np.bool_] | None:
