@@ -111,7 +111,10 @@ def serving(scorer: Any = None, brought: tuple[Source, ...] | None = None) -> Se
 
 @contextmanager
 def client_of(
-    load: Callable[[Settings], Serving] | Serving | None = None, ready: bool = True, **settings: Any
+    load: Callable[[Settings], Serving] | Serving | None = None,
+    ready: bool = True,
+    clock: Callable[[], int] = lambda: NOW,
+    **settings: Any,
 ) -> Iterator[TestClient]:
     """A client of a service that has loaded (or failed to load)."""
     bundle = serving() if load is None else load
@@ -119,7 +122,7 @@ def client_of(
     with TemporaryDirectory() as empty:  # a module's client has no home of its own, and must not use ./var
         home = os.environ.get("WATCHNEXT_HOME", empty)
         settings = {"home": home, "log_level": "error", "deadline_ms": 60_000, **settings}
-        app = create_app(Settings(**settings), loader, clock=lambda: NOW)
+        app = create_app(Settings(**settings), loader, clock=clock)
         with TestClient(app, raise_server_exceptions=False) as client:
             if ready:
                 wait_until_loaded(client)
