@@ -16,16 +16,23 @@ from service import events_api, guard, health, models_api, problems, ranking_api
 from service.access import Access
 from service.body_limit import BodyLimit
 from service.clock import Clock, ReplayClock, now
-from service.loading import Loader, load_champion, read_blocked, warm
+from service.loading import Loader, load_champion, load_version, read_blocked, warm
+from service.memory import settle
 from service.observability import Metrics, configure_logs
+from service.operations import Operations
 from service.runtime import OpenFeedback, Runtime, State
 from service.settings import Settings
+from service.watcher import VersionLoader
 
 log = structlog.get_logger()
 
 
 def create_app(
-    settings: Settings, load: Loader = load_champion, clock: Clock = now, open_feedback: OpenFeedback = Feedback
+    settings: Settings,
+    load: Loader = load_champion,
+    clock: Clock = now,
+    open_feedback: OpenFeedback = Feedback,
+    reload: VersionLoader = load_version,
 ) -> FastAPI:
     """The service. It starts without a bundle too; ``/readyz`` then says what is missing.
 
@@ -33,6 +40,7 @@ def create_app(
         load: brings what is to be served.
         clock: ms since the epoch, where a request has no timestamp.
         open_feedback: opens the log of what is served and of what comes back.
+        reload: brings a version that is to serve from now on, or is on trial.
 
     Raises:
         WatchNextError: a setting is wrong.
@@ -45,8 +53,9 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         time = ReplayClock() if settings.replay_clock else clock
         runtime = Runtime(settings, metrics, blocked, time, open_feedback=open_feedback)
+        runtime.operations = Operations(runtime)
         await asyncio.to_thread(runtime.open)
-        loading = asyncio.create_task(asyncio.to_thread(start, runtime, load))
+        loading = asyncio.create_task(asyncio.to_thread(begin, runtime, load, reload))
         yield {"runtime": runtime}
         runtime.close()
         await loading
@@ -69,6 +78,12 @@ def create_app(
     return app
 
 
+def begin(runtime: Runtime, load: Loader, reload: VersionLoader) -> None:
+    """Start, and from then on follow the registry."""
+    start(runtime, load)
+    runtime.operations.begin(reload, lambda: start(runtime, load))
+
+
 def start(runtime: Runtime, load: Loader) -> None:
     """Load, warm, and only then put in place."""
     started = perf_counter()
@@ -78,6 +93,7 @@ def start(runtime: Runtime, load: Loader) -> None:
         runtime.arms.load(serving.name)
         runtime.carry(serving.features.state.boundary)
         warm(serving)
+        settle()
     except WatchNextError as error:
         runtime.slot.fail(str(error))
         log.error("no bundle is served", reason=str(error))

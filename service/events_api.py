@@ -78,6 +78,7 @@ def take_in(body: Events, request: Request) -> Fates:
         detail = "nothing of the batch was accepted: send it again"
         raise Problem(503, detail, headers={"retry-after": "1"}) from None
     _count(fates, runtime)
+    runtime.operations.events([event for event, fate in zip(events, fates, strict=True) if fate.status == "accepted"])
     return Fates(events=[EventFate(event_id=f.event_id, status=f.status, reason=f.reason) for f in fates])
 
 

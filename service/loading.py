@@ -1,6 +1,5 @@
 """From the registry to something that can answer: load the champion, check it, warm it."""
 
-import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +13,7 @@ from data.features.request import RequestEncoder
 from data.features.state import FeatureState
 from data.features.storage import load_array
 from models.bundle import Bundle
+from models.leases import Lease
 from models.registry import Registry
 from models.scorer import Scorer
 from service.generators.sources import load_sources
@@ -50,7 +50,7 @@ def load_champion(settings: Settings) -> Serving:
 
 def serve_bundle(bundle: Bundle) -> Serving:
     """Everything of a bundle that requests need."""
-    config = bundle.config
+    config, lease = bundle.config, Lease(bundle.folder)
     features = RequestEncoder(FeatureState.load(bundle.state, config))
     scorer = Scorer.load(bundle.extra)
     if scorer.objectives != config.objective_names:
@@ -67,7 +67,13 @@ def serve_bundle(bundle: Bundle) -> Serving:
         catalogue=load_catalogue(bundle, features),
         sources=load_sources(bundle, features),
         ranking=ranking,
+        lease=lease,
     )
+
+
+def load_version(settings: Settings, name: str, version: int) -> Serving:
+    """One version, every file compared with its checksum. Raises BundleError where it is refused."""
+    return serve_bundle(Registry(settings.home_folder()).open(name, version))
 
 
 def load_catalogue(bundle: Bundle, features: RequestEncoder) -> Block:
@@ -89,8 +95,7 @@ def warn_of_gaps(ranking: Ranking, means: Mapping[str, float | None]) -> None:
 
 
 def warm(serving: Serving) -> None:
-    """Score once in every usual size, so that no user waits for what is done only the first time; then let the garbage
-    collector forget all that is now here to stay (its walks over it were 25 ms of p99)."""
+    """Score once in every usual size, so that no user waits for what is done only the first time."""
     ids = serving.features.video_ids
     query = Query(
         request_id="",
@@ -113,9 +118,6 @@ def warm(serving: Serving) -> None:
         names = ["" if row < 0 else ids[row] for row in rows.tolist()]
         scores = score(person, Candidates(names, rows, [()] * size), serving)
         order(combine(scores.predictions, serving.ranking).keys, names)
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 def served_name(settings: Settings) -> str:

@@ -19,6 +19,8 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+CORRELATIONS = (-0.5, 0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 COUNTS = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
@@ -74,6 +76,42 @@ class Metrics:
         )
         self.model_version = Gauge(
             "watchnext_model_version", "Version that answers", multiprocess_mode="mostrecent", registry=to
+        )
+        self.swaps = Counter("watchnext_swaps", "Champions put in place of others", registry=to)
+        self.bundles_refused = Counter("watchnext_bundles_refused", "Attempts to serve a champion that failed", registry=to)
+        self.refused_version = Gauge(
+            "watchnext_refused_version", "Champion that is refused; 0: none", multiprocess_mode="mostrecent", registry=to
+        )
+        self.canary_version = Gauge(
+            "watchnext_canary_version",
+            "Version that serves some users; 0: none",
+            multiprocess_mode="mostrecent",
+            registry=to,
+        )
+        self.canaries_withdrawn = Counter(
+            "watchnext_canaries_withdrawn", "Canaries withdrawn, by the band that they left", ["band"], registry=to
+        )
+        self.shadowed = Counter(
+            "watchnext_shadow_slates", "Slates for the shadow: scored, left_out, failed", ["outcome"], registry=to
+        )
+        self.shadow_seconds = Histogram(
+            "watchnext_shadow_seconds", "Time of the shadow to score a slate", buckets=SECONDS, registry=to
+        )
+        self.shadow_correlation = Histogram(
+            "watchnext_shadow_rank_correlation", "Of the shadow's and the served scores", buckets=CORRELATIONS, registry=to
+        )
+        self.shadow_overlap = Histogram(
+            "watchnext_shadow_top_overlap",
+            "Share of the served first ten that are the shadow's",
+            buckets=SHARES,
+            registry=to,
+        )
+        self.shadow_ratio = Gauge(
+            "watchnext_shadow_prediction_ratio",
+            "The shadow's mean prediction over the served one's",
+            ["objective"],
+            multiprocess_mode="mostrecent",
+            registry=to,
         )
         self.load_seconds = Gauge(
             "watchnext_load_seconds", "Time to load and warm the bundle", multiprocess_mode="mostrecent", registry=to

@@ -3,6 +3,7 @@
 import asyncio
 from time import perf_counter
 
+import structlog
 from fastapi import APIRouter, Request, Response
 
 from service.answers import encode
@@ -14,6 +15,8 @@ from service.schemas import Answer, RankRequest, RecommendRequest, SlateRequest
 from service.served_log import log_served
 from service.serving import Serving
 from service.strict_json import JsonRoute
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1", tags=["ranking"], route_class=JsonRoute)
 
@@ -32,7 +35,7 @@ async def recommend(body: RecommendRequest, request: Request) -> Response:
 
 async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Response:
     runtime: Runtime = request.state.runtime
-    serving = runtime.slot.current
+    serving = runtime.slot.choose(body.user_id)
     if serving is None:
         raise Problem(503, "no bundle is loaded; /readyz says why", headers={"retry-after": "5"})
     seconds = runtime.settings.deadline_ms / 1e3
@@ -49,6 +52,22 @@ async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Re
 def _respond(
     body: SlateRequest, limit: int | None, serving: Serving, runtime: Runtime, request_id: str, until: float
 ) -> bytes:
+    try:
+        return _slate(body, limit, serving, runtime, request_id, until)
+    except Problem:
+        raise
+    except Exception:
+        champion = runtime.slot.current
+        if not runtime.operations.failed(serving.version) or champion is None:
+            raise
+        log.exception("the canary failed, the champion answers", version=serving.version)
+        return _slate(body, limit, champion, runtime, request_id, until)
+
+
+def _slate(
+    body: SlateRequest, limit: int | None, serving: Serving, runtime: Runtime, request_id: str, until: float
+) -> bytes:
+    started = perf_counter()
     now = runtime.time(body.timestamp)
     treatment = runtime.arms.treatment(body.user_id, now if body.timestamp is None else body.timestamp, serving)
     if runtime.videos is not None:
@@ -57,4 +76,7 @@ def _respond(
     answer = encode(slate)
     if perf_counter() < until:  # later it was answered 503, and nobody saw it
         log_served(slate, runtime.feedback, runtime.metrics)
+        runtime.operations.answered(slate, serving, perf_counter() - started)
+    else:
+        runtime.operations.failed(serving.version)
     return answer

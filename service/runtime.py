@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import sqlalchemy as sa
 
@@ -21,6 +21,9 @@ from service.observability import Metrics
 from service.poller import Poller
 from service.serving import Slot
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.operations import Operations
 
 OpenFeedback = Callable[[sa.Engine, Callable[[], Config | None], Clock], Feedback]
 """Tests bring their own."""
@@ -40,6 +43,7 @@ class Runtime:
     open_feedback: OpenFeedback = Feedback
     feedback: Feedback | None = field(default=None, init=False)  # these two from the moment that there is a database
     videos: LiveVideos | None = field(default=None, init=False)
+    operations: "Operations" = field(init=False)  # given to it by the application
 
     def __post_init__(self) -> None:
         self.pool = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="rank")
@@ -84,6 +88,7 @@ class Runtime:
         self._key_poller.start()
 
     def close(self) -> None:
+        self.operations.close()
         self._key_poller.close()
         self._key_poller.join()
         self.keyring.close()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from data.config import Config
 from data.features.layout import Block
 from data.features.request import RequestEncoder
+from models.leases import Lease
 from models.scorer import Scorer
 from service.generators.protocol import Source
 from service.ranking import Ranking
+
+if TYPE_CHECKING:
+    from service.canary import Canary
+    from service.shadow import Shadow
 
 
 class Catalogue(Protocol):
@@ -39,6 +44,7 @@ class Serving:
     ranking: Ranking
     taken_down: frozenset[str] = frozenset()
     taken_down_rows: frozenset[int] = frozenset()
+    lease: Lease | None = None  # keeps its folder from being collected, until nothing refers to it any more
 
     @property
     def salt(self) -> str:
@@ -68,6 +74,14 @@ class Slot:
     def __init__(self) -> None:
         self.current: Serving | None = None
         self.reason = "the bundle is being loaded"  # why there is none
+        self.refused: str | None = None  # why the champion is not what serves
+        self.canary: Canary | None = None
+        self.shadow: Shadow | None = None
+
+    def choose(self, user_id: str) -> Serving | None:
+        """What answers this user."""
+        canary = self.canary
+        return canary.serving if canary is not None and canary.takes(user_id) else self.current
 
     def swap(self, serving: Serving) -> None:
         self.current = serving

@@ -38,6 +38,23 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(
         1.0, ge=0.01, le=60, description="How often keys, champion, shadow and canary are looked up in the database."
     )
+    canary_minimum: int = Field(
+        200, ge=1, description="Requests, and items seen, of canary and champion each before the canary is judged by them."
+    )
+    canary_errors: float = Field(
+        0.02, ge=0, le=1, description="Share of failed requests a canary may have above the champion's."
+    )
+    canary_latency: float = Field(2.0, ge=1, description="Times the champion's 95th percentile of latency it may take.")
+    canary_unknown: float = Field(
+        0.1, ge=0, le=1, description="Share of unknown users or videos a canary may have above the champion's."
+    )
+    canary_nulls: float = Field(
+        0.1, ge=0, le=1, description="Share of null context features a canary may have above the champion's."
+    )
+    canary_low: float = Field(
+        0.67, gt=0, le=1, description="Least ratio of a canary's to the champion's rates, and predicted over actual."
+    )
+    canary_high: float = Field(1.5, ge=1, description="Largest such ratio.")
     blocked_file: Path | None = Field(
         None, description="File of video ids, one a line, that /v1/recommend never returns. Read once, at start-up."
     )
