@@ -1,6 +1,6 @@
 """Videos that came through the API, laid over whichever bundle answers; and those taken down."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Literal
@@ -23,6 +23,8 @@ from service.serving import Catalogue, Serving
 
 Stored = Literal["stored", "unchanged", "taken_down"]
 ROWS_AT_ONCE = 500
+Stamp = tuple[Any, ...]
+"""Of the tables' contents: differs once a process has changed them."""
 FOREVER = int(np.iinfo(np.int64).max)
 
 
@@ -77,19 +79,27 @@ class LiveVideos:
     def __init__(self, engine: sa.Engine, clock: Callable[[], int]) -> None:
         self._engine, self._clock = engine, clock
         self._lock = Lock()
-        self._known = Known({}, {})
+        self._known, self._stamp = Known({}, {}), Stamp()
         self._laid: dict[int, Laid] = {}
 
     def load(self) -> None:
         """Read the tables. Raises DatabaseError."""
         with self._lock:
             with reading(self._engine) as connection:
+                self._stamp = _stamp(connection)
                 found = connection.execute(sa.select(catalogue).order_by(catalogue.c.video_id, catalogue.c.valid_from)).all()
                 gone = connection.execute(sa.select(takedowns)).all()
             videos = [VideoRow(row.video_id, row.valid_from, orjson.loads(row.columns)) for row in found]
             now = Known(_merged({}, videos), {row.video_id: row.taken_down_at for row in gone})
             if now != self._known:
-                self._change(now, {*now.rows, *self._known.rows})
+                self._change(now, [*now.rows, *(self._known.rows.keys() - now.rows.keys())])
+
+    def look(self) -> None:
+        """:meth:`load` where another process changed something. Raises DatabaseError."""
+        with reading(self._engine) as connection:
+            stamp = _stamp(connection)
+        if stamp != self._stamp:
+            self.load()
 
     def get(self, video_id: str, serving: Serving) -> tuple[VideoRow | None, int | None]:
         """The video's last row, of the API or of the bundle, and when it was taken down."""
@@ -107,12 +117,12 @@ class LiveVideos:
             last = self._last([video.video_id for video in videos], serving)
             new = [v for v, old in zip(videos, last, strict=True) if old is None or dict(old.columns) != dict(v.columns)]
             back = restore & self._known.taken_down.keys()
-            stored = {video.video_id for video in new}
+            stored = [video.video_id for video in new]
             if new or back:
                 self._write(new, back)
                 gone = {video: time for video, time in self._known.taken_down.items() if video not in back}
                 self._change(Known(_merged(self._known.rows, new), gone), stored)
-            return [self._fate(video.video_id, stored) for video in videos]
+            return [self._fate(video.video_id, frozenset(stored)) for video in videos]
 
     def take_down(self, video_id: str) -> None:
         """Never return the video again, from the next request on. Raises DatabaseError: it was not taken down."""
@@ -140,7 +150,7 @@ class LiveVideos:
             for video_id, old in zip(video_ids, bundled([(v, FOREVER) for v in video_ids], serving), strict=True)
         ]
 
-    def _fate(self, video_id: str, stored: set[str]) -> Stored:
+    def _fate(self, video_id: str, stored: Collection[str]) -> Stored:
         if video_id in self._known.taken_down:
             return "taken_down"
         return "stored" if video_id in stored else "unchanged"
@@ -166,7 +176,7 @@ class LiveVideos:
             for video_id in sorted(back):
                 connection.execute(takedowns.delete().where(takedowns.c.video_id == video_id))
 
-    def _change(self, known: Known, changed: Iterable[str]) -> None:
+    def _change(self, known: Known, changed: Collection[str]) -> None:
         """Make it so, for every bundle in use: no request has to wait for it."""
         self._known = known
         for held in list(self._laid.values()):
@@ -180,6 +190,14 @@ class LiveVideos:
         laid = lay(self._known, waiting, serving)
         self._laid[key] = Laid(below, self._known, waiting, None if laid is serving else laid)
         return laid
+
+
+def _stamp(connection: sa.Connection) -> Stamp:
+    found = [
+        connection.execute(sa.select(sa.func.count(), sa.func.max(column))).one()
+        for column in (catalogue.c.updated_at, takedowns.c.taken_down_at)
+    ]
+    return tuple(tuple(row) for row in found)
 
 
 def lay(known: Known, waiting: Mapping[str, Sequence[VideoRow]], serving: Serving) -> Serving:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 OpenFeedback = Callable[[sa.Engine, Callable[[], Config | None], Clock], Feedback]
 """Tests bring their own."""
+LOOK_SECONDS = 5.0
+"""How often the catalogue's tables and the experiments' files are looked at."""
 
 
 @dataclass
@@ -68,6 +70,8 @@ class Runtime:
         videos = LiveVideos(engine, self.clock)
         videos.load()
         self.feedback, self.videos = self.open_feedback(engine, self._config, self.clock), videos
+        self._looking = Poller("videos and experiments", self._look_around, LOOK_SECONDS)
+        self._looking.start()
 
     def carry(self, timestamp: int | None) -> None:
         """Let a replay's clock know of a time that a request or an event carries."""
@@ -78,6 +82,13 @@ class Runtime:
         """The time of a request that is being answered now, ms; ``timestamp`` is its own."""
         self.carry(timestamp)
         return self.clock() if self.feedback is None else self.feedback.now()
+
+    def _look_around(self) -> None:
+        """What other processes, or people, changed."""
+        if self.videos is not None:
+            self.videos.look()
+        if self.slot.current is not None:
+            self.arms.reload(self.slot.current.name)
 
     def _config(self) -> Config | None:
         return None if self.slot.current is None else self.slot.current.config
@@ -95,6 +106,8 @@ class Runtime:
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.gatherer.close()
         if self.feedback is not None:
+            self._looking.close()
+            self._looking.join()
             self.feedback.close()
 
 
