@@ -146,8 +146,8 @@ def slices(shares: Sequence[float]) -> list[tuple[float, float, int]]:
     """Parts of [0, 1) for arms of these shares, as (from, to, arm).
 
     [0, 1) is cut into one home an arm, all of the same width 1/K. An arm fills its own home from below; what doesn't fit
-    goes into what others leave free of theirs, from above. So when shares change, as few users as possible change
-    their arm: between two arms always, and among more while no arm has more than 1/K (else a little more may move).
+    goes into what others leave free of theirs, from above. So when shares change, only as many users leave an arm as
+    it shrinks by: between two arms always, and among more while none has more than 1/K (else a few more may leave).
     """
     width = 1 / len(shares)
     free = [(i * width + min(share, width), (i + 1) * width) for i, share in enumerate(shares)]

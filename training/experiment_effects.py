@@ -7,10 +7,11 @@ covariance between looks comes the same way.
 
 CUPED (Deng, Xu, Kohavi & Walker, WSDM 2013) takes off what was known of the users before:
 
-    R' = R - theta' (x_arm - x_all),    theta = (sum psi_x psi_x')^-1 sum psi_x psi_R, over the users of all arms
+    R' = R - theta' (x_arm - x_all),    theta = (sum n^2 psi_x psi_x')^-1 sum n^2 psi_x psi_R
 
-the theta that makes the variance of R' smallest, pooled over the arms so that it can't differ between them by chance. For
-a ratio, x is the earlier ratio linearised (training/experiment_metrics.py).
+which makes the variance of R' smallest. The sums are over the users of all arms, n those of each one's own: one theta for
+all, so that it can't differ between them by chance. For a ratio, x is the earlier ratio linearised
+(training/experiment_metrics.py).
 """
 
 from collections.abc import Sequence
@@ -54,12 +55,18 @@ def levels(outcome: Outcome, arm: Ints, arms: int) -> Levels:
         plain = np.stack([np.where(bottom > 0, top / bottom, np.nan) for top, bottom in sums])
         small = np.sqrt(users / (users - 1))  # the sum of psi^2 is too small by (n - 1) / n
         moves = [small[k] * (outcome.top[m] - plain[k] * outcome.bottom[m]) / sums[k][1] for k, m in enumerate(members)]
-        theta, level, shifts = _adjust(outcome, entered, members, users, plain, moves)
+        theta, level, shifts = _adjust(outcome, entered, members, users, plain, moves, small)
     return Levels(users.astype(np.int64), plain, level, moves, shifts, members, theta)
 
 
 def _adjust(
-    outcome: Outcome, entered: Floats, members: Sequence[Ints], users: Floats, plain: Floats, moves: Sequence[Floats]
+    outcome: Outcome,
+    entered: Floats,
+    members: Sequence[Ints],
+    users: Floats,
+    plain: Floats,
+    moves: Sequence[Floats],
+    small: Floats,
 ) -> tuple[Floats, Floats, Floats]:
     """(theta [L, P], adjusted levels [K, L], shifts [n, L]); takes the history's part off ``moves`` in place."""
     x, (_, looks) = outcome.history, outcome.top.shape
@@ -70,10 +77,14 @@ def _adjust(
     means = [(entered[m].T @ x[m]) / users[k][:, None] for k, m in enumerate(members)]  # [L, P]
     overall = (entered.T @ x) / everyone[:, None]
     of_arm = [
-        [entered[m] * (x[m, p, None] - means[k][:, p]) / users[k] for p in range(width)] for k, m in enumerate(members)
+        [small[k] * entered[m] * (x[m, p, None] - means[k][:, p]) / users[k] for p in range(width)]
+        for k, m in enumerate(members)
     ]
-    squares = np.array([[sum((a[p] * a[q]).sum(axis=0) for a in of_arm) for q in range(width)] for p in range(width)])
-    products = np.array([sum((a[p] * m).sum(axis=0) for a, m in zip(of_arm, moves, strict=True)) for p in range(width)])
+    arms = [(n**2, of, move) for n, of, move in zip(users, of_arm, moves, strict=True)]
+    squares = np.array(
+        [[sum(w * (x[p] * x[q]).sum(axis=0) for w, x, _ in arms) for q in range(width)] for p in range(width)]
+    )
+    products = np.array([sum(w * (x[p] * move).sum(axis=0) for w, x, move in arms) for p in range(width)])
     theta = np.stack([_solve(squares[:, :, d], products[:, d]) for d in range(looks)])
     for k in range(len(members)):
         level[k] -= ((means[k] - overall) * theta).sum(axis=1)
