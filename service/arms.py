@@ -28,6 +28,11 @@ class Arms:
         except WatchNextError as error:
             log.error("experiments left as they were", reason=str(error))
 
+    @property
+    def versions(self) -> frozenset[int]:
+        """The bundles that some arm is served by."""
+        return frozenset(arm.bundle for e in self._experiments for arm in e.arms if arm.bundle is not None)
+
     def treatment(self, user_id: str, timestamp: int, serving: Serving) -> Treatment:
         """What the user's request at ``timestamp`` (ms) is served with and logged under."""
         return arm_of(self._experiments, user_id, timestamp, serving.config.timezone)

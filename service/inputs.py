@@ -49,6 +49,7 @@ class Query:
     explore: float = 0.0
     sampled: bool = False
     treatment: Treatment = UNTREATED
+    degraded: tuple[str, ...] = ()
 
     @property
     def route(self) -> str:
@@ -103,6 +104,7 @@ def to_query(
         explore=exploration.share if route_explores else 0.0,
         sampled=is_sampled(request_id, serving.salt, exploration.sample),
         treatment=treatment,
+        degraded=() if treatment.bundle in (None, serving.version) else (f"bundle {treatment.bundle}: not loaded",),
     )
 
 

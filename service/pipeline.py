@@ -171,7 +171,7 @@ def cut(query: Query, person: Person, serving: Serving, candidates: Candidates, 
     slots = len(best_first) if query.limit is None else query.limit
     lots = stream(query.request_id, serving.salt, "explore")
     filled = fill(best_first, len(best_first) - sunk, slots, query.explore, lots)
-    degraded = list(candidates.degraded)
+    degraded = [*query.degraded, *candidates.degraded]
     if sunk:
         degraded.append(f"{sunk} of {len(candidates.video_ids)} candidates have no finite score")
     if not person.complete:

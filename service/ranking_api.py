@@ -70,6 +70,8 @@ def _slate(
     started = perf_counter()
     now = runtime.time(body.timestamp)
     treatment = runtime.arms.treatment(body.user_id, now if body.timestamp is None else body.timestamp, serving)
+    if treatment.bundle is not None:
+        serving = runtime.slot.others.get(treatment.bundle, serving)
     if runtime.videos is not None:
         serving = runtime.videos.over(serving)
     slate = rank(to_query(body, limit, serving, now, request_id, treatment), serving, runtime)

@@ -75,6 +75,7 @@ class Slot:
         self.current: Serving | None = None
         self.reason = "the bundle is being loaded"  # why there is none
         self.refused: str | None = None  # why the champion is not what serves
+        self.others: Mapping[int, Serving] = {}  # by version, those that arms of experiments are served by
         self.canary: Canary | None = None
         self.shadow: Shadow | None = None
 
