@@ -10,17 +10,17 @@ from service.schemas import Health
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="The process lives")
+@router.get("/healthz", response_model_exclude_none=True, summary="The process lives")
 async def healthz() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", responses=documented(503), summary="A bundle is loaded and warm")
+@router.get("/readyz", responses=documented(503), response_model_exclude_none=True, summary="A bundle is loaded and warm")
 async def readyz(request: Request) -> Health:
     runtime: Runtime = request.state.runtime
     if runtime.slot.current is None:
         raise Problem(503, f"not ready: {runtime.slot.reason}", headers={"retry-after": "5"})
-    return Health(status="ready")
+    return Health(status="ready", refused=runtime.slot.refused)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, summary="For Prometheus")

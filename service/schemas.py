@@ -176,3 +176,4 @@ class Models(Strict):
 
 class Health(Strict):
     status: str
+    refused: str | None = Field(None, description="why the champion is not what serves; left out where it is")

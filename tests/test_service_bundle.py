@@ -13,7 +13,8 @@ from data.features.slates import feature_times
 from data.home import Home
 from models.registry import Registry
 from service.app import create_app
-from service.schemas import Answer, Models
+from service.models_api import ModelsReport as Models
+from service.schemas import Answer
 from service.settings import Settings
 from tests.service_fakes import wait_until_loaded
 from tests.small_log import rows_of, small_config, small_days, small_tables
