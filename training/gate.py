@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from data.config import Config
 from training.baselines import CHAMPION
 from training.evaluate import beside
 from training.figures import Scored, evaluate
+from training.gates import gate_figures
 
 Verdict = Literal["pass", "fail", "undecided", "warn"]
 Figures = Mapping[str, Any]
@@ -76,12 +79,13 @@ def decide(challenger: Sequence[Scored], champion: Sequence[Scored] | None, fact
     settings = with_slices(config)
     both = list(challenger) if champion is None else [beside(*pair) for pair in zip(challenger, champion, strict=True)]
     figures = evaluate(both, settings)
+    before = None if champion is None else _gate_figures(champion, config)
     order = list(_order(figures, champion is not None, config))
     decided = {check.on for check in order if check.verdict in ("pass", "fail") and check.on in config.objective_names}
     checks = [
         *order,
         *_calibration(figures, config),
-        _gates(figures, config),
+        _gates(figures["gates"], before, config),
         *_measured(facts, config),
         _decided(decided, config),
     ]
@@ -131,7 +135,7 @@ def _one_order(on: str, name: str, objective: Figures, has_champion: bool, confi
     if interval is None:
         return Check("order", on, "undecided", f"no interval: {_why(objective, metric)}", known)
     if not has_champion:
-        verdict: Verdict = "pass" if interval[0] > 0.5 else "fail" if value <= 0.5 else "undecided"
+        verdict: Verdict = "pass" if interval[0] > 0.5 else "fail" if interval[1] < 0.5 else "undecided"
         return Check("order", on, verdict, f"{_interval(metric, value, interval)}; chance is 0.5", known)
     rival = objective["baselines"][CHAMPION]
     value, bounds = rival["difference"][metric], rival["difference"][f"{metric}_interval"]
@@ -163,16 +167,29 @@ def _calibration(figures: Figures, config: Config) -> Iterator[Check]:
         yield Check("calibration", name, "pass" if low <= value <= high else "fail", says, known)
 
 
-def _gates(figures: Figures, config: Config) -> Check:
-    gates = figures["gates"]
+def _gates(gates: Figures, before: Figures | None, config: Config) -> Check:
+    """Polarization that the champion doesn't show. What it shows too is no reason to keep it: that is warned of."""
     known = {key: gates[key] for key in ("effective_experts", "dead_experts", "collapsed_gates", "polarized")}
     if gates["polarized"] is None:
         return Check("gates", "the trunk", "undecided", gates["undefined"]["polarized"], known)
     if not gates["polarized"]:
         return Check("gates", "the trunk", "pass", "no dead expert, no collapsed gate", known)
-    dead, collapsed = gates["dead_experts"], ", ".join(gates["collapsed_gates"])
-    says = "; ".join([*([f"dead experts {dead}"] if dead else []), *([f"collapsed: {collapsed}"] if collapsed else [])])
-    return Check("gates", "the trunk", "fail" if config.gate.polarized == "refuse" else "warn", says, known)
+    dead, collapsed = len(gates["dead_experts"]), set(gates["collapsed_gates"])
+    old = (len((before or {}).get("dead_experts") or ()), set((before or {}).get("collapsed_gates") or ()))
+    as_before = dead <= old[0] and collapsed <= old[1]
+    says = ", ".join(
+        [*([f"{dead} dead experts"] if dead else []), *(f"the gate of {name} has collapsed" for name in sorted(collapsed))]
+    )
+    fails = config.gate.polarized == "refuse" and not as_before
+    return Check(
+        "gates", "the trunk", "fail" if fails else "warn", says + (", as in the champion" if as_before else ""), known
+    )
+
+
+def _gate_figures(scored: Sequence[Scored], config: Config) -> Figures:
+    utilisation = np.average([day.utilisation for day in scored], axis=0, weights=[max(len(day), 1) for day in scored])
+    settings = config.evaluation
+    return gate_figures(utilisation, config.objective_names, settings.dead_expert, settings.collapsed_gate)
 
 
 def _measured(facts: Facts, config: Config) -> Iterator[Check]:
