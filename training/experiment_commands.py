@@ -108,7 +108,7 @@ def rehearse(experiment: Experiment, source: Source) -> Rehearsal:
     less of them, so the power announced is then rather too low than too high.
     """
     days = _known_days(experiment, source)
-    history = min(experiment.history_days, len(days) // 2)
+    history = max(len(days) - experiment.days, min(experiment.history_days, len(days) // 2))
     acted, first = days[history:], days[history]
     rows = (source.rows(day) for day in acted)
     ids = sorted({name for batch in rows if batch is not None for name in batch.strings("user_id").in_order()})
