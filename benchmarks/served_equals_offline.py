@@ -3,6 +3,7 @@
     watchnext ingest kuairand FOLDER
     watchnext train kuairand --since 2022-04-25 --until 2022-05-02
     python benchmarks/served_equals_offline.py kuairand [--rows 1000] [--seed 1]
+    python benchmarks/served_equals_offline.py --replay [--rows 20000] [--seed 1] [--window 3600]
 
 Of the day after the champion's last, a random sample of impressions. Offline each is predicted as `watchnext evaluate`
 does: weights frozen, features as of the row's feature time. Then `watchnext serve` is started, and `/v1/rank` is asked
@@ -15,7 +16,8 @@ such a log the two can differ.)
 A probability may differ by 1e-5, a regression by 1e-5 of its value or of its scale, whichever is larger: of its target's
 standard deviation, or of 1 where its target is log(1 + y). Two float32 runtimes disagree in the network's last digits, and
 near 0 that is more than 1e-5 of the value: of a watch time of 0.03 s, a difference of 4e-7 in the logarithm is 1.3e-5. How
-many rows are beyond 1e-5 of the value alone stands beside. Prints a table, writes
+many rows are beyond 1e-5 of the value alone stands beside. With `--replay` the service keeps the histories itself: see
+served_equals_replay.py. Prints a table, writes
 $WATCHNEXT_HOME/benchmarks/served_equals_offline_<name>.json, and exits with 1 where a difference is larger.
 """
 
@@ -74,13 +76,21 @@ class Sample:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", metavar="CONFIG")
-    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("config", metavar="CONFIG", nargs="?")
+    parser.add_argument("--rows", type=int, help="impressions; default: 1000 of the log, 20000 simulated ones to replay")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--replay", action="store_true", help="simulated days through the service, events and all")
+    parser.add_argument("--window", type=float, default=3600.0, help="with --replay: attribution window, seconds")
     options = parser.parse_args()
+    if options.replay:
+        from served_equals_replay import replay
+
+        sys.exit(1 if replay(options.rows or 20_000, options.seed, options.window, Console()) else 0)
+    if options.config is None:
+        parser.error("CONFIG is missing")
     config, home, console = read_config(options.config), Home.from_environment(), Console()
     bundle, started = Registry(home).open(config.name), time.perf_counter()
-    sample = draw(bundle, config, home, options.rows, options.seed)
+    sample = draw(bundle, config, home, options.rows or 1000, options.seed)
     requests = list(as_requests(bundle.config, sample))
     others = json.loads((bundle.catalogue / "ids.json").read_text(encoding="utf-8"))
     os.environ["WATCHNEXT_DEADLINE_MS"] = "60000"  # the machine may be busy; what is asked here is not how fast
