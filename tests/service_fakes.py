@@ -20,9 +20,11 @@ from data.features.request import RequestEncoder
 from models.scorer import Scores
 from service.app import create_app
 from service.generators.protocol import Source, Taste
+from service.loading import load_version
 from service.ranking import Ranking
 from service.serving import Serving
 from service.settings import Settings
+from service.watcher import VersionLoader
 from tests.small_log import FIRST_DAY, small_config, small_days, small_tables, state_before
 
 WEIGHTS = {"click": 1.0, "like": 0.5}
@@ -114,6 +116,7 @@ def client_of(
     load: Callable[[Settings], Serving] | Serving | None = None,
     ready: bool = True,
     clock: Callable[[], int] = lambda: NOW,
+    reload: VersionLoader = load_version,
     **settings: Any,
 ) -> Iterator[TestClient]:
     """A client of a service that has loaded (or failed to load)."""
@@ -122,7 +125,7 @@ def client_of(
     with TemporaryDirectory() as empty:  # a module's client has no home of its own, and must not use ./var
         home = os.environ.get("WATCHNEXT_HOME", empty)
         settings = {"home": home, "log_level": "error", "deadline_ms": 60_000, **settings}
-        app = create_app(Settings(**settings), loader, clock=clock)
+        app = create_app(Settings(**settings), loader, clock=clock, reload=reload)
         with TestClient(app, raise_server_exceptions=False) as client:
             if ready:
                 wait_until_loaded(client)
