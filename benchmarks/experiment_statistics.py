@@ -42,7 +42,7 @@ from training.experiment_sequential import LEVEL
 
 DRAWS = 1 << 15
 HISTORY, DAYS = 14, 14
-CLICK, WATCH, LIKE = 0.25, 20.0, 0.06
+WATCH, LIKE = 20.0, 0.06  # seconds a click, likes a click
 COUNTED = ("at the end", "daily", "daily, sequence", "naively daily", "width", "width, sequence")
 Floats = NDArray[np.float64]
 Figures = dict[str, Any]
@@ -59,6 +59,7 @@ class Simulated:
 
 
 def simulate(rng: np.random.Generator, users: int, all_outcomes: bool = True) -> Simulated:
+    """People who come when they feel like it, the more active ones watching more; without likes where not asked for."""
     days = HISTORY + DAYS
     taste = rng.standard_normal((users, 4)) @ np.linalg.cholesky(0.6 * np.eye(4) + 0.4).T  # what goes together in a user
     wave = _waves(rng, users, days, 0.97)

@@ -87,14 +87,15 @@ class ForestRow:
     heading: bool = False
 
 
-def forest(title: str, rows: Sequence[ForestRow], reference: float | None) -> Markup | None:
-    """A value with its interval per row, one under the other, and a line at ``reference`` (the whole window's)."""
+def forest(title: str, rows: Sequence[ForestRow], reference: float | None, longest: int = 17) -> Markup | None:
+    """A value with its interval per row, one under the other, and a line at ``reference`` (the whole window's). Labels of
+    more than ``longest`` characters are cut."""
     known = [row.value for row in rows if row.value is not None]
     if not known:
         return None
     tight = [bound for row in rows if row.interval is not None for bound in row.interval]
     ticks = linear_ticks(min([*known, *tight]), max([*known, *tight]), 4)
-    label_width, note_width, step, top = 104, 62, 19, 6
+    label_width, note_width, step, top = 2 + 6 * longest, 62, 19, 6
     left, right, bottom = label_width, WIDTH - note_width, top + step * len(rows)
     x = _linear(ticks[0], ticks[-1], left, right)
     parts = [f'<line class="grid" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="{top}" y2="{bottom}"/>' for t in ticks]
@@ -104,7 +105,7 @@ def forest(title: str, rows: Sequence[ForestRow], reference: float | None) -> Ma
     for i, row in enumerate(rows):
         middle = top + step * (i + 0.5)
         style = "label heading" if row.heading else "label"
-        parts.append(f'<text class="{style}" x="2" y="{middle + 4:.1f}">{escape(shorten(row.label, 17))}</text>')
+        parts.append(f'<text class="{style}" x="2" y="{middle + 4:.1f}">{escape(shorten(row.label, longest))}</text>')
         parts.append(f'<text class="tick" x="{WIDTH - 2}" y="{middle + 4:.1f}" text-anchor="end">{escape(row.note)}</text>')
         if row.value is None:
             continue

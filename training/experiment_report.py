@@ -15,6 +15,7 @@ from training.report import write_text
 
 Figures = Mapping[str, Any]
 
+NOTHING = "too few users"
 CHIPS = {"better": "better", "worse": "worse", "noise": "noise", "unknown": "not judged"}
 
 
@@ -28,12 +29,14 @@ def tables(figures: Figures) -> Iterator[Table]:
     """The arms, then every metric of every treatment."""
     arms = Table("arm", "share", "users", "expected", title=_check_text(figures))
     for arm in figures["arms"]:
-        name = f"{arm['name']} (control)" if arm["control"] else arm["name"]
+        name = f"{arm['name']} (control)" if arm["control"] and arm["name"] != "control" else arm["name"]
         arms.add_row(name, f"{arm['share']:.1%}", f"{arm['users']:,}", f"{arm['expected']:,.1f}")
     yield arms
     control = next(arm["name"] for arm in figures["arms"] if arm["control"])
     for treatment in (arm["name"] for arm in figures["arms"] if not arm["control"]):
-        table = Table("metric", control, treatment, "difference", "relative", "by day's interval", "", title=treatment)
+        table = Table("metric", control, treatment, "difference", "relative", "interval, looking daily", "", title=treatment)
+        if figures["history_days"]:
+            table.caption = f"differences, not levels, are adjusted for the {figures['history_days']} days before"
         for metric in figures["metrics"]:
             effect = metric["against_control"][treatment]
             levels = (number(metric["levels"][name]) for name in (control, treatment))
@@ -43,7 +46,7 @@ def tables(figures: Figures) -> Iterator[Table]:
 
 def _cells(effect: Figures | None) -> list[str]:
     if effect is None:
-        return ["", "", "too few users", ""]
+        return ["", "", NOTHING, ""]
     relative = percent(effect["relative"])
     return [number(effect["difference"], True), relative, span(effect["relative_interval"]), CHIPS[effect["verdict"]]]
 
@@ -54,12 +57,18 @@ def power_table(figures: Figures) -> Table:
     title = f"{figures['users']:,} users; rehearsed on {figures['days'][0]} to {figures['days'][-1]}"
     if days < planned:
         title += f" ({days} of the planned {planned} days: there are no more; rather too low than too high)"
-    effect, wanted = f"{figures['effect']:+.2%}", f"{figures['wanted']:.0%}"
-    columns = ("metric", "treatment", "level", f"{effect} found, looking daily", "at the end", f"least effect at {wanted}")
-    table = Table(*columns, title=title)
+    columns = (
+        "metric",
+        "treatment",
+        "level",
+        "found, looking daily",
+        "at the end",
+        f"least effect at {figures['wanted']:.0%}",
+    )
+    table = Table(*columns, title=f"the power to find {figures['effect']:+.2%}: {title}")
     for metric in figures["metrics"]:
         for treatment, found in metric["treatments"].items():
-            cells = ["too few users", "", "", ""] if found is None else _power_cells(found)
+            cells = [NOTHING, "", "", ""] if found is None else _power_cells(found)
             table.add_row(metric["name"], treatment, *cells)
     return table
 
@@ -106,7 +115,7 @@ def _forest(figures: Figures, treatment: str) -> Markup | None:
             interval = None if bounds is None else [100 * bound for bound in bounds]
             rows.append(ForestRow(metric["name"], 100 * effect["relative"], interval, percent(effect["relative"])))
     title = f"{treatment}: difference from the control in percent of it, with intervals that may be looked at daily"
-    return charts.forest(title, rows, 0.0)
+    return charts.forest(title, rows, 0.0, longest=24)
 
 
 def _by_day(figures: Figures, treatment: str) -> Iterator[tuple[str, Markup | None]]:
