@@ -252,9 +252,20 @@ class MMoEConfig(Frozen):
     expert_dropout: float = Field(0.1, ge=0, lt=1)
 
 
+class FactorsConfig(Frozen):
+    """A product of the user's vectors with the video's, added to the outputs of some objectives (models/factors.py)."""
+
+    objectives: tuple[str, ...] = Field(min_length=1)  # those of one taste: they share the vectors
+    request: tuple[str, ...] = Field(min_length=1)  # features with embeddings of the user or context side
+    video: tuple[str, ...] = Field(min_length=1)  # and of the video side
+    dim: int = Field(16, ge=1)
+    l2: float = Field(0.0, ge=0)  # times the mean squared length of the vectors in a batch
+
+
 class ModelConfig(Frozen):
     trunk: MMoEConfig = MMoEConfig()
     products: tuple[tuple[str, str], ...] = ()  # features whose embeddings are multiplied, the second one the video's
+    factors: tuple[FactorsConfig, ...] = ()
     tower: tuple[int, ...] = (64,)
     dropout: float = Field(0.0, ge=0, lt=1)  # on the hidden layers, in training
     input_dropout: float = Field(0.0, ge=0, lt=1)  # on the encoded input, in training
@@ -492,6 +503,7 @@ class Config(Frozen):
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
         self._check_products()
+        self._check_factors()
         dims: dict[str, tuple[int, str]] = {}
         for feature in self.features:
             table = embedding_table(feature)
@@ -519,6 +531,23 @@ class Config(Frozen):
                 raise ValueError(
                     f"model.products: the dims of {list(pair)} should be equal, they are {dims[0]} and {dims[1]}"
                 )
+
+    def _check_factors(self) -> None:
+        features, known = {feature.name: feature for feature in self.features}, self.objective_names
+        for place, factors in enumerate(self.model.factors):
+            where = f"model.factors[{place}]"
+            for name in factors.objectives:
+                if name not in known:
+                    raise ValueError(f"{where}.objectives: unknown objective {name!r}: expected one of {', '.join(known)}")
+            for key, names, sides in (
+                ("request", factors.request, ("user", "context")),
+                ("video", factors.video, ("video",)),
+            ):
+                for name in names:
+                    if name not in features or embedding_table(features[name]) is None:
+                        raise ValueError(f"{where}.{key}: {name!r} is not a feature with an embedding")
+                    if (side := self.feature_side(features[name])) not in sides:
+                        raise ValueError(f"{where}.{key}: {name!r} is of the {side} side, expected {' or '.join(sides)}")
 
     def _expect(self, column: str, types: Sequence[str], what: str) -> None:
         if self.column_type(column) not in types:

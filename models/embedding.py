@@ -10,7 +10,16 @@ from data.features.layout import UNSEEN, IntField
 from models.noise import Noise, derive
 
 INITIAL_RANGE = 0.05
+ROLE_RANGE = 0.17
+"""Of tables that are multiplied with each other: the gradient of one is the other, so that small ones hardly move."""
 LEAST_CAPACITY = 256
+ROLE = "."
+"""Between the name of a vocabulary and the role of one of several tables that have its rows."""
+
+
+def rows_of(sizes: Mapping[str, int], table: str) -> int:
+    """The rows of a table: its own where they are given, else those of its vocabulary."""
+    return sizes[table] if table in sizes else sizes[table.partition(ROLE)[0]]
 
 
 def capacity_for(rows: int) -> int:
@@ -33,19 +42,20 @@ class Embeddings:
 
     Args:
         widths: the dim of each table.
-        sizes: the rows admitted now, per table.
-        seed: of the initial values, uniform in ±0.05.
+        sizes: the rows admitted now, per table or vocabulary.
+        seed: of the initial values, uniform in ±0.05 (±0.17 where a table has a role).
         spare: whether to allocate room for growth (an exported network has none).
     """
 
     def __init__(self, widths: Mapping[str, int], sizes: Mapping[str, int], seed: int, spare: bool = True) -> None:
-        self.sizes = {name: sizes[name] for name in widths}
+        self.sizes = {name: rows_of(sizes, name) for name in widths}
         self.sparse: set[str] = set()  # the tables whose gradient is taken for the batch's rows alone
         self.variables: dict[str, tf.Variable] = {}
         for name, dim in widths.items():
             rows = self.sizes[name]
             initial = np.random.default_rng(derive(seed, "table", name))
-            values = initial.uniform(-INITIAL_RANGE, INITIAL_RANGE, (rows, dim)).astype(np.float32)
+            reach = ROLE_RANGE if ROLE in name else INITIAL_RANGE
+            values = initial.uniform(-reach, reach, (rows, dim)).astype(np.float32)
             capacity = capacity_for(rows) if spare else rows
             self.variables[name] = tf.Variable(extend(values, rows, capacity), name=f"table_{name}")
 
@@ -57,7 +67,7 @@ class Embeddings:
         """
         replaced = False
         for name, old in list(self.sizes.items()):
-            rows = sizes[name]
+            rows = rows_of(sizes, name)
             if rows < old:
                 raise ValueError(f"embedding table {name!r} has {old} rows and cannot shrink to {rows}")
             variable = self.variables[name]

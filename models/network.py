@@ -1,6 +1,7 @@
 """The ranker: encoder, trunk, towers, shallow tower.
 
-x = encoder(user, context, video, cross);  h_1..h_K = trunk(x);  raw_k = tower_k(h_k) + shallow_tower(training-only)_k
+x = encoder(user, context, video, cross);  h_1..h_K = trunk(x)
+raw_k = tower_k(h_k) + shallow_tower(training-only)_k + factors_k(user, context, video)
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from data.config import Config, Side
+from data.config import Config, ModelConfig, Side
 from data.errors import ConfigError
 from data.features.layout import Block, Layout
 from data.features.targets import TargetStats
 from models.embedding import Embeddings
 from models.encoder import Encoder, Split, TensorBlock, side_width
+from models.factors import Factors, tables_of
 from models.losses import start_bias, to_natural
 from models.mmoe import MMoE
 from models.noise import Noise, derive
@@ -26,11 +28,12 @@ Blocks = Mapping[Side, TensorBlock]
 
 
 class Outputs(NamedTuple):
-    """raw [n, K]: logits or standardised values; gates [n, K, E]; x [n, D]: the encoded input."""
+    """raw [n, K]: logits or standardised values; gates [n, K, E]; x [n, D]: the encoded input; the factors' penalty."""
 
     raw: tf.Tensor
     gates: tf.Tensor
     x: "tf.Tensor | Split"
+    penalty: "tf.Tensor | float" = 0.0
 
 
 class Network:
@@ -52,7 +55,7 @@ class Network:
     ) -> None:
         self.config, self.layout, self.target_stats = config, layout, tuple(target_stats)
         model, seed = config.model, derive(config.seed, "network")
-        self.embeddings = Embeddings(_used_tables(layout, model.shallow_tower), table_sizes, seed, spare)
+        self.embeddings = Embeddings(_used_tables(layout, model), table_sizes, seed, spare)
         self.encoder = Encoder(layout, self.embeddings, model.products)
         if self.encoder.width == 0:
             raise ConfigError("the network has no input: every feature is training-only")
@@ -63,6 +66,7 @@ class Network:
         self.towers = Towers(model.tower, biases, model.dropout, seed)
         self.towers.build((count, None, self.trunk.width))
         self.shallow_tower = self._shallow_tower(seed)
+        self.factors = [Factors(part, place, layout, self.embeddings) for place, part in enumerate(model.factors)]
 
     def _shallow_tower(self, seed: int) -> ShallowTower | None:
         width = side_width(self.layout, "training_only")
@@ -99,14 +103,18 @@ class Network:
 
     def forward_request(self, blocks: Blocks) -> Outputs:
         """The same for one request's candidates, without training: user and context have one row, video and cross n."""
-        return self._outputs(self.encoder.split(blocks), {}, None)
+        return self._outputs(self.encoder.split(blocks), blocks, None)
 
     def _outputs(self, x: "tf.Tensor | Split", blocks: Blocks, noise: Noise | None) -> Outputs:
         h, gates = self.trunk(x, noise=noise)
-        raw = self.towers(h, noise=noise)
+        raw, penalty = self.towers(h, noise=noise), 0.0
+        for factors in self.factors:
+            product, cost = factors(blocks, noise)
+            raw += product * factors.mask(self.config.objective_names)
+            penalty += cost
         if self.shallow_tower is not None:
             raw += self.shallow_tower(self._training_only(blocks, noise))
-        return Outputs(raw, gates, x)
+        return Outputs(raw, gates, x, penalty)
 
     def _training_only(self, blocks: Blocks, noise: Noise | None) -> tf.Tensor:
         """The shallow tower's input: of n rows in training, else of one row, where all is missing."""
@@ -137,8 +145,11 @@ class Network:
         return twin
 
 
-def _used_tables(layout: Layout, shallow_tower: bool) -> dict[str, int]:
+def _used_tables(layout: Layout, model: ModelConfig) -> dict[str, int]:
     """The embedding tables that some part of the network reads, and their dims."""
-    sides = [side for side in layout.sides if shallow_tower or side != "training_only"]
+    sides = [side for side in layout.sides if model.shallow_tower or side != "training_only"]
     read = {field.table for side in sides for field in layout.sides[side].ints}
-    return {name: dim for name, dim in layout.tables.items() if name in read}
+    used = {name: dim for name, dim in layout.tables.items() if name in read}
+    for place, factors in enumerate(model.factors):
+        used |= tables_of(factors, place, layout)
+    return used

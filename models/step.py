@@ -14,7 +14,7 @@ from data.errors import BundleError
 from data.features.layout import SIDES, Block
 from models.arrays import read_arrays, write_arrays
 from models.average import Average
-from models.embedding import extend
+from models.embedding import extend, rows_of
 from models.losses import objective_losses
 from models.network import Network
 from models.noise import Noise
@@ -71,7 +71,7 @@ class Trainer:
             outputs = self.network.forward(blocks, noise)
             losses, counts = objective_losses(outputs.raw, targets, config.objectives, self.network.target_stats)
             labelled = tf.reduce_any(~tf.math.is_nan(targets), axis=1)
-            penalty = self.network.encoder.penalty(outputs.x, tf.cast(labelled, tf.float32))
+            penalty = outputs.penalty + self.network.encoder.penalty(outputs.x, tf.cast(labelled, tf.float32))
             weights = tf.constant([objective.loss_weight for objective in config.objectives])
             total = tf.reduce_sum(weights * losses) + penalty
         self.optimizers.apply(tape.gradient(total, variables))
@@ -145,7 +145,8 @@ class Trainer:
     def grow(self, sizes: Mapping[str, int]) -> None:
         """Admit rows into the embedding tables; each starts as a copy of its table's row 0, also in the averages."""
         before = self.network.table_sizes
-        if before == {name: sizes[name] for name in before}:
+        sizes = {name: rows_of(sizes, name) for name in before}
+        if before == sizes:
             return
         slots = self.optimizers.slots()
         averages = self._averages()

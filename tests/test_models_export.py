@@ -39,14 +39,19 @@ LAYOUTS = {
     "videos alone": (VIDEO, (LIKE,)),
     "numbers alone": ([USER[2], VIDEO[2]], (CLICK, WATCH)),
     "products": ([*USER, *CONTEXT, *VIDEO, *CROSS], (CLICK, LIKE)),
+    "factors": ([*USER, *CONTEXT, *VIDEO, *CROSS], (CLICK, LIKE)),
 }
-PRODUCTS = {"products": {**MODEL, "products": [["watched", "video"]]}}
+TASTE = {"objectives": ["like"], "request": ["user", "watched", "device"], "video": ["video", "tags"], "dim": 3, "l2": 0.01}
+MODELS = {
+    "products": {**MODEL, "products": [["watched", "video"]]},
+    "factors": {**MODEL, "factors": [TASTE]},
+}
 N = 37
 
 
 def trained(name: str) -> Trainer:
     features, objectives = LAYOUTS[name]
-    config = small_config(features, objectives, PRODUCTS.get(name, MODEL), {"deterministic": False, "average": 0.5})
+    config = small_config(features, objectives, MODELS.get(name, MODEL), {"deterministic": False, "average": 0.5})
     trainer = small_trainer(config)
     blocks = random_blocks(trainer.network.layout, 200)
     for _ in range(3):
