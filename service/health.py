@@ -26,4 +26,6 @@ async def readyz(request: Request) -> Health:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, summary="For Prometheus")
 async def metrics(request: Request) -> Response:
     runtime: Runtime = request.state.runtime
+    for name, value in (runtime.feedback.counters() if runtime.feedback is not None else {}).items():
+        runtime.metrics.feedback.labels(name).set(value)
     return Response(runtime.metrics.text(), media_type=CONTENT_TYPE_LATEST)

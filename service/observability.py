@@ -71,6 +71,13 @@ class Metrics:
             "watchnext_profiles_left_out", "Requests ranked without the events since the bundle", registry=to
         )
         self.events = Counter("watchnext_events", "Events by what became of them", ["status"], registry=to)
+        self.feedback = Gauge(
+            "watchnext_feedback",
+            "Counts of slates and events, over restarts",
+            ["count"],
+            multiprocess_mode="mostrecent",
+            registry=to,
+        )
         self.served_log_failures = Counter(
             "watchnext_served_log_failures", "Slates that a defect kept from the log", registry=to
         )
