@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
+from rich.console import Console
 from typer.testing import CliRunner
 
 import watchnext
+from data.database import writing
 from data.errors import ConfigError, LogError
 from data.experiments import assign
+from data.feedback.export import export_days
+from data.feedback.schema import events, served
 from tests.experiment_world import (
     DAY,
     HOUR,
@@ -160,6 +165,19 @@ def test_days_that_are_no_longer_in_the_database_come_from_the_log(tmp_path: Pat
     one, other = (f["metrics"][3]["against_control"]["arm_1"] for f in (before, after))
     assert other["relative"] == pytest.approx(one["relative"], abs=1e-9)  # a ratio: who saw nothing adds nothing
     assert before["users"] - 10 < after["users"] <= before["users"]
+
+
+def test_what_is_exported_gives_the_same_figures(tmp_path: Path) -> None:
+    whole = make_world(tmp_path, experiment(), first=-3, lift=2.0)
+    before = report(experiment(), whole.source())
+    now = whole.source().as_of
+    assert len(export_days(whole.config, whole.home, now, Console(quiet=True))) == 7
+    with writing(whole.engine) as connection:  # only the log knows now what happened
+        connection.execute(sa.delete(events).where(events.c.type == "watch_time"))
+    assert report(experiment(), whole.source()) == before
+    with writing(whole.engine) as connection:  # a request that was not exported: now only the database has all
+        connection.execute(sa.update(served).where(served.c.request_id == "u0/1").values(rebuildable=False))
+    assert report(experiment(), whole.source()) != before
 
 
 def test_without_a_history_nothing_is_adjusted(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A user is in from the first request that was served in the experiment, seen or n
 depend on the arm, whether it was asked for the first time can't.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -22,7 +23,7 @@ from data.experiments import Experiment, assign, logged_arm
 from data.feedback.outcomes import log_rows
 from data.feedback.requests import as_arrays
 from data.feedback.rows import read_requests
-from data.feedback.schema import served
+from data.feedback.schema import exports, served
 from data.feedback.windows import closed_labels, final_at
 from data.home import Home
 from data.log import list_days, read_day
@@ -42,8 +43,8 @@ class Source:
     as_of: int
 
     def rows(self, day: date) -> Batch | None:
-        """The impressions of a day; None where there are none."""
-        if self.holds(day):
+        """The impressions of a day, from the log where that has them all; None where there are none."""
+        if self.holds(day) and not self._exported_whole(day):
             with reading(self.engine) as connection:
                 requests = read_requests(connection, self._of(day))
             return log_rows(self.config, *as_arrays(self.config, requests), self.as_of)
@@ -53,6 +54,15 @@ class Source:
         """Whether what was served that day is (still) in the database."""
         with reading(self.engine) as connection:
             return connection.execute(sa.select(served.c.request_id).where(self._of(day)).limit(1)).first() is not None
+
+    def _exported_whole(self, day: date) -> bool:
+        """Whether the day's partition has every label and every request, which what brought its own history is not in."""
+        of_day = (exports.c.dataset == self.config.dataset, exports.c.day == day.isoformat())
+        unfit = sa.select(served.c.request_id).where(self._of(day), served.c.rebuildable.is_(False)).limit(1)
+        with reading(self.engine) as connection:
+            closed = connection.execute(sa.select(exports.c.closed).where(*of_day)).scalar()
+            whole = closed is not None and self.config.labels.keys() <= set(json.loads(closed))
+            return whole and connection.execute(unfit).first() is None
 
     def is_final(self, experiment: Experiment, day: date) -> bool:
         """Whether all windows of the day that the experiment reads have closed."""
