@@ -122,6 +122,7 @@ def measure(name: str, home: Home, arguments: argparse.Namespace) -> dict[str, A
             time.sleep(3)  # warm up the clients too
             before = (time.monotonic(), (time.sleep(arguments.seconds), time.monotonic())[1])
             server, swaps, rss = server_of(port), [], []
+            calm = resident(server)
             for _ in range(arguments.swaps):
                 began = time.monotonic()
                 version = roll_back(name, home, arguments.by, port, keys["admin"])
@@ -130,7 +131,7 @@ def measure(name: str, home: Home, arguments: argparse.Namespace) -> dict[str, A
                 time.sleep(arguments.pause)
                 rss.append(resident(server))
         lines = np.concatenate([np.load(path) for path in results])
-    return summarise(lines, before, swaps, rss, arguments)
+    return summarise(lines, before, swaps, rss, arguments) | {"rss_before_mb": round(calm, 1)}
 
 
 @contextmanager

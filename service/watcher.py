@@ -12,7 +12,7 @@ from models.registry import Champion
 from models.rollouts import Kind, Rollout, Rollouts
 from service.canary import Canary
 from service.loading import served_name, warm
-from service.memory import give_back, settle
+from service.memory import give_back, in_small_steps, settle
 from service.rehearsal import rehearse, score_again
 from service.serving import Serving
 from service.shadow import Shadow
@@ -132,9 +132,10 @@ class Watcher:
         if slot.canary is not None and slot.canary.serving.version == version:
             return slot.canary.serving
         try:
-            serving = self._load(self._runtime.settings, name, version)
-            warm(serving)
-            rehearse(serving, self._recent(), self._runtime)
+            with in_small_steps():
+                serving = self._load(self._runtime.settings, name, version)
+                warm(serving)
+                rehearse(serving, self._recent(), self._runtime)
         except WatchNextError as error:
             return str(error)
         except Exception:
