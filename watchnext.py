@@ -533,8 +533,8 @@ def report_experiment(
     last = None if until is None else parse_day(until)
     with logged("experiment report", home, console, experiment=chosen.name):
         source = open_source(chosen, home, None if config is None else read_config(config), now)
-        figures = report(chosen, source, last)
         page = home.reports / f"experiment-{chosen.name}.html"
+        figures = report(chosen, source, last, page.with_name(f"{page.stem}-power.json"))
         write_report(figures, page, page.with_suffix(".json"))
     for table in tables(figures):
         console.print(table)

@@ -247,12 +247,26 @@ def test_the_commands_write_their_files(world: World, tmp_path: Path, monkeypatc
         assert result.exit_code == 0, result.output
         return result.output
 
+    assert "least effect" in run("power")
+    announced = json.loads((world.home.reports / "experiment-trial-power.json").read_text())
+    assert announced["effect"] == 0.02
     said = run("report")
+    assert "the power to find +2.00%" in said
     assert "arm_1 beats the control" in said.replace("\n", " ")
     assert (world.home.reports / "experiment-trial.html").is_file()
-    assert json.loads((world.home.reports / "experiment-trial.json").read_text())["winner"] == "arm_1"
-    assert "least effect" in run("power")
-    assert json.loads((world.home.reports / "experiment-trial-power.json").read_text())["effect"] == 0.02
+    figures = json.loads((world.home.reports / "experiment-trial.json").read_text())
+    assert figures["winner"] == "arm_1"
+    assert figures["announced"] == announced
+
+
+def test_power_announced_for_another_plan_is_not_shown(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "power.json"
+    path.write_text(json.dumps(power(experiment(), world.source(), 0.3)))
+    shown = report(experiment(), world.source(), announced=path)
+    assert shown["announced"]["effect"] == 0.3
+    assert "Power to find +30.00%" in render(shown)
+    assert report(experiment(history_days=2), world.source(), announced=path)["announced"] is None
+    assert "no power was announced" in render(report(experiment(), world.source()))
 
 
 def test_a_missing_champion_is_one_sentence(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """`watchnext experiment report` and `power`, from files and the database to figures."""
 
+import json
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from time import time
 
 import numpy as np
@@ -36,13 +38,25 @@ def open_source(experiment: Experiment, home: Home, config: Config | None, now: 
     return Source(config, home, open_database(database_url(home)), int(time() * 1000) if now is None else now)
 
 
-def report(experiment: Experiment, source: Source, until: date | None = None) -> Figures:
-    """The figures of an experiment so far.
+def report(experiment: Experiment, source: Source, until: date | None = None, announced: Path | None = None) -> Figures:
+    """The figures of an experiment so far, with the power that was ``announced`` for it, if that file is there.
 
     Raises:
         LogError: no day is final yet, or nobody was served.
     """
-    return {"as_of": source.as_of, **figures(experiment, load(experiment, source, until))}
+    found = figures(experiment, load(experiment, source, until))
+    return {"as_of": source.as_of, "announced": _announced(announced, experiment), **found}
+
+
+def _announced(path: Path | None, experiment: Experiment) -> Figures | None:
+    """What :func:`power` said, unless the experiment was another one then."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        figures: Figures = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LogError(f"cannot read {path}: {error}") from None
+    return figures if figures.get("experiment") == experiment.model_dump(mode="json") else None
 
 
 LOOK_BACK = 60
@@ -79,6 +93,7 @@ def power(experiment: Experiment, source: Source, effect: float, users: int | No
         metrics.append({"name": metric.name, "treatments": {names[k]: _power(p, effect) for k, p in found.items()}})
     return {
         "experiment": experiment.model_dump(mode="json"),
+        "as_of": source.as_of,
         "effect": effect,
         "wanted": WANTED,
         "users": everyone,

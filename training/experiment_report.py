@@ -32,6 +32,8 @@ def tables(figures: Figures) -> Iterator[Table]:
         name = f"{arm['name']} (control)" if arm["control"] and arm["name"] != "control" else arm["name"]
         arms.add_row(name, f"{arm['share']:.1%}", f"{arm['users']:,}", f"{arm['expected']:,.1f}")
     yield arms
+    if figures["announced"] is not None:
+        yield power_table(figures["announced"])
     control = next(arm["name"] for arm in figures["arms"] if arm["control"])
     for treatment in (arm["name"] for arm in figures["arms"] if not arm["control"]):
         table = Table("metric", control, treatment, "difference", "relative", "interval, looking daily", "", title=treatment)
