@@ -1,5 +1,6 @@
 """From a published bundle to answers over HTTP: what is served equals what was computed offline."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -7,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from starlette.testclient import TestClient
 
+from data.columns import Batch
+from data.days import day_start
 from data.features.slates import feature_times
+from data.feedback.export import export_days
 from data.home import Home
+from data.log import read_day
 from models.registry import Registry
 from service.app import create_app
 from service.models_api import ModelsReport as Models
@@ -21,7 +27,10 @@ from tests.small_log import rows_of, small_config, small_days, small_tables
 
 pytestmark = pytest.mark.slow  # trains and exports with TensorFlow
 
+WINDOW = 1800.0
+OBJECTIVES = [{**o.model_dump(exclude_none=True), "window": WINDOW} for o in small_config().objectives]
 CONFIG = small_config(
+    objectives=OBJECTIVES,
     ranking={"weights": {"click": 1.0, "watch": 0.5, "like": 1.0}},
     generators={"topic_column": "tags"}
     | {name: {"deadline_ms": 60_000} for name in ("topic", "co_watch", "nearest", "trending")},
@@ -118,6 +127,113 @@ def test_recommend_from_the_bundles_generators(client: TestClient) -> None:
     assert brought == {"topic", "co_watch", "nearest", "trending"}
 
 
+@pytest.fixture
+def own(published: tuple[Home, int, np.ndarray], tmp_path: Path) -> Iterator[tuple[Home, TestClient]]:
+    """A service with a home of its own, whose clock is what requests and events carry."""
+    shutil.copytree(published[0].root, tmp_path / "own")
+    settings = Settings(home=tmp_path / "own", log_level="error", deadline_ms=60_000, replay_clock=True, rate_limit=0)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        wait_until_loaded(client)
+        yield Home(tmp_path / "own"), client
+
+
+def answer_of(client: TestClient, path: str, **body: Any) -> Answer:
+    reply = client.post(path, json=body)
+    assert reply.status_code == 200, reply.text
+    return Answer.model_validate(reply.json())
+
+
+def tell(client: TestClient, request_id: str, *said: tuple[str, str, int, float | None]) -> list[str]:
+    events = [
+        {"event_id": f"{request_id}{n}", "request_id": request_id, "video_id": video, "type": kind, "timestamp": when}
+        | ({} if value is None else {"value": value})
+        for n, (video, kind, when, value) in enumerate(said)
+    ]
+    reply = client.post("/v1/events", json={"events": events})
+    assert reply.status_code == 202, reply.text
+    return [fate["status"] for fate in reply.json()["events"]]
+
+
+def test_a_like_changes_the_next_slate(own: tuple[Home, TestClient]) -> None:
+    _, client = own
+    start = day_start(LAST, CONFIG.timezone) + 1000
+    asked = {"user_id": "u1", "candidates": [f"v{i}" for i in range(25)], "context": {"tab": "1"}}
+    before = answer_of(client, "/v1/rank", **asked, timestamp=start)
+    still = answer_of(client, "/v1/rank", **asked, timestamp=start + 1)
+    assert before.items == still.items
+    other = {**asked, "user_id": "u2"}
+    of_other = answer_of(client, "/v1/rank", **other, timestamp=start + 1)
+    first = before.items[0].video_id
+    assert tell(client, still.request_id, (first, "like", start + 2, None)) == ["accepted"]
+    after = answer_of(client, "/v1/rank", **asked, timestamp=start + 3)
+    assert [item.predictions for item in before.items] != [item.predictions for item in after.items]
+    found = answer_of(client, "/v1/recommend", user_id="u1", timestamp=start + 3, limit=2000)
+    assert first not in {item.video_id for item in found.items}
+    assert answer_of(client, "/v1/rank", **other, timestamp=start + 3).items == of_other.items
+
+
+def said_of(row: dict[str, Any], number: int) -> list[tuple[str, str, int, float | None]]:
+    """What a user does with an item: some views are lost, some likes come too late."""
+    video, seen = row["video_id"], row["timestamp"] + 1
+    said: list[tuple[str, str, int, float | None]] = [] if number % 7 == 0 else [(video, "view", seen, None)]
+    said += [(video, "click", seen + 10, None)] * int(row["click"] == 1)
+    said += [(video, "watch", seen + round(100 * row["watch"]), row["watch"] / 2)] * 2 * int(row["watch"] > 0)
+    return said + [(video, "like", seen + (700 if number % 5 else 3_000_000), None)] * int(row["like"] == 1)
+
+
+def test_served_from_its_own_state_equals_offline(
+    published: tuple[Home, int, np.ndarray], own: tuple[Home, TestClient]
+) -> None:
+    """The last day lived through the service: asked without a history, told by events, exported, evaluated."""
+    from models.registry import Registry
+    from training.learner import Learner
+
+    home, client = own
+    served: dict[tuple[str, str], list[float | None]] = {}
+    waiting: list[tuple[int, str, tuple[str, str, int, float | None]]] = []
+
+    def tell_until(moment: int) -> None:
+        waiting.sort(key=lambda one: one[0])
+        while waiting and waiting[0][0] < moment:
+            when, request_id, said = waiting.pop(0)
+            event = {"event_id": f"{request_id}-{said[:3]}-{len(waiting)}", "request_id": request_id, "video_id": said[0]}
+            event |= {"type": said[1], "timestamp": when} | ({} if said[3] is None else {"value": said[3]})  # type: ignore[dict-item]
+            assert client.post("/v1/events", json={"events": [event]}).status_code == 202
+
+    slates: dict[Any, list[tuple[int, dict[str, Any]]]] = {}
+    for number, row in enumerate(rows_of(DAYS[LAST])):
+        slates.setdefault(row["request_id"] or number, []).append((number, row))
+    for slate in sorted(slates.values(), key=lambda slate: slate[0][1]["timestamp"]):
+        row = slate[0][1]
+        tell_until(row["timestamp"])
+        context = {name: row[name] for name in ("tab", "battery") if row[name] is not None and row[name] == row[name]}
+        candidates = list(dict.fromkeys(other["video_id"] for _, other in slate))
+        body = {"user_id": row["user_id"], "candidates": candidates, "context": context, "timestamp": row["timestamp"]}
+        answer = answer_of(client, "/v1/rank", **body)
+        assert answer.degraded == []
+        for item in answer.items:
+            served[answer.request_id, item.video_id] = list(item.predictions.values())
+        for number, other in slate:
+            waiting += [(said[2], answer.request_id, said) for said in said_of(other, number)]
+    tell_until(1 << 62)
+    (exported,) = export_days(CONFIG, home, day_start(LAST, CONFIG.timezone) + 5 * 86_400_000, Console(quiet=True))
+    assert exported.rows > 100
+    batch = read_day(home, CONFIG, LAST)
+    assert_features_vary(batch)
+    learner = Learner.from_bundle(Registry(home).open(CONFIG.name, published[1]), CONFIG)
+    offline, _ = learner.trainer.predict(learner.state.encode(batch, LAST).blocks)
+    keys = zip(batch.strings("request_id").tolist(), batch.strings("video_id").tolist(), strict=True)
+    np.testing.assert_allclose([served[str(r), str(v)] for r, v in keys], offline, rtol=1e-5, atol=1e-5)
+
+
+def assert_features_vary(batch: Batch) -> None:
+    """There is something to get wrong: users with several requests, and outcomes of every kind."""
+    users = batch.strings("user_id").codes
+    assert len(np.unique(users)) < len(set(batch.strings("request_id").tolist())) / 2
+    for label in CONFIG.labels:
+        assert np.nansum(batch.numbers(label)) > 0
+
+
 def test_models_says_what_there_is(published: tuple[Home, int, np.ndarray], client: TestClient) -> None:
     models = Models.model_validate(client.get("/v1/models").json())
     version = published[1]
@@ -133,8 +249,6 @@ def test_models_says_what_there_is(published: tuple[Home, int, np.ndarray], clie
 
 
 def test_a_damaged_bundle_is_not_served(published: tuple[Home, int, np.ndarray], tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(published[0].root, tmp_path / "copy")
     scorer = next((tmp_path / "copy").glob("registry/small/*/assets.extra/scorer.onnx"))
     damaged = bytearray(scorer.read_bytes())
