@@ -193,7 +193,8 @@ def roll_back(name: str, home: Home, by: str, port: int, key: str) -> int:
 
 def wait_for(version: int, port: int, key: str) -> None:
     until = time.monotonic() + 60
-    while ask("GET", "/v1/models", port, key)[1]["serving"] != version:
+    body = {"user_id": "u1", "candidates": ["v1"]}
+    while ask("POST", "/v1/rank", port, key, body)[1]["model_version"] != version:
         assert time.monotonic() < until, f"{version} never came to serve"
         time.sleep(0.05)
 
