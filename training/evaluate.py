@@ -1,7 +1,6 @@
 """Evaluate a bundle on days after its window: weights frozen, features advancing with the log."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -16,9 +15,8 @@ from data.home import Home
 from data.log import list_days, read_day
 from models.bundle import Bundle
 from models.registry import Registry
-from training.baselines import CHAMPION
 from training.days import read_tables
-from training.figures import Scored
+from training.figures import Scored, beside
 from training.figures import evaluate as figures_of
 from training.frozen import Frozen
 from training.plan import days_between, trained
@@ -87,12 +85,3 @@ def _previous(registry: Registry, bundle: Bundle, config: Config, first: date) -
         return None
     same = previous.config.objective_names == bundle.config.objective_names
     return previous if same and previous.manifest.window.last_day < first else None
-
-
-def beside(mine: Scored, rival: Scored) -> Scored:
-    """The rows of a bundle with the predictions of the champion, made of the same rows, as a baseline."""
-    return replace(
-        mine,
-        baselines={**mine.baselines, CHAMPION: rival.predictions},
-        slate_baselines={**mine.slate_baselines, CHAMPION: rival.slate_predictions},
-    )

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from data.columns import Strings
 from data.config import Config
 from training import measure
+from training.baselines import CHAMPION
 from training.bootstrap import Resamples
 from training.gates import gate_figures
 from training.measure import Rows
@@ -100,6 +101,15 @@ class Scored:
                 utilisation=arrays["utilisation"],
                 **{name: arrays[name] for name in _PER_ROW},
             )
+
+
+def beside(mine: Scored, rival: Scored) -> Scored:
+    """The rows of a bundle with the predictions of the champion, made of the same rows, as a baseline."""
+    return replace(
+        mine,
+        baselines={**mine.baselines, CHAMPION: rival.predictions},
+        slate_baselines={**mine.slate_baselines, CHAMPION: rival.slate_predictions},
+    )
 
 
 def evaluate(scored: Sequence[Scored], config: Config) -> dict[str, Any]:

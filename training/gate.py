@@ -8,8 +8,7 @@ import numpy as np
 
 from data.config import Config
 from training.baselines import CHAMPION
-from training.evaluate import beside
-from training.figures import Scored, evaluate
+from training.figures import Scored, beside, evaluate
 from training.gates import gate_figures
 
 Verdict = Literal["pass", "fail", "undecided", "warn"]
