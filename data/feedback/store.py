@@ -9,6 +9,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -36,6 +37,9 @@ REMEMBERED = 200_000
 """Event ids that are known without asking the database: far more than can come while one batch is looked at."""
 TRIES = 5
 """How often what was read from the database may be outrun by what is forgotten in memory."""
+
+PATIENCE = 60
+"""Seconds that a caller waits for the disk. What is confirmed later is a duplicate when it is sent again."""
 
 log = structlog.get_logger()
 
@@ -119,9 +123,11 @@ class Feedback:
         done: Future[None] = Future()
         try:
             fates = self._take_in(config, events, done)
-            done.result()
+            done.result(PATIENCE)
         except WatchNextError as error:
             raise FeedbackError(f"the events were not accepted: {error}") from error
+        except TimeoutError:
+            raise FeedbackError(f"the disk has not confirmed the events within {PATIENCE} s: send them again") from None
         return fates
 
     def profile(self, name: str, user_id: str, since_ms: int, as_of: int, config: Config | None = None) -> Batch | None:
@@ -162,22 +168,25 @@ class Feedback:
         close_writer(self._engine, self._writer, self._ledger, self._dropped, self.now())
 
     def _take_in(self, config: Config, events: Sequence[Event], done: "Future[None]") -> list[Fate]:
-        """Judge a batch, remember and queue it. What the database has to say is read first, without the lock."""
+        """Judge a batch, remember and queue it. What the database has to say is read first, without the lock; with it at the
+        last try, which nothing can outrun."""
         wanted = {event.request_id for event in events}
         for left in reversed(range(TRIES)):
-            with self._lock:
-                epoch, missing = self._memory.epoch, wanted - self._memory.requests.keys()
-            with reading(self._engine) as connection:
-                found = requests_by_id(connection, missing) if missing else []
-                known = known_events(connection, {event.event_id for event in events})
-            with self._lock:
-                if self._memory.epoch != epoch and left:
-                    continue
-                if self._queue.full or self._queue.closed:
-                    raise FeedbackError("the service is stopping" if self._queue.closed else "too much waits for the disk")
-                for request in found:
-                    self._memory.adopt(request)
-                return self._judge(config, events, known, done)
+            with self._lock if not left else nullcontext():
+                with self._lock:
+                    epoch, missing = self._memory.epoch, wanted - self._memory.requests.keys()
+                with reading(self._engine) as connection:
+                    found = requests_by_id(connection, missing) if missing else []
+                    known = known_events(connection, {event.event_id for event in events})
+                with self._lock:
+                    if self._memory.epoch != epoch:
+                        continue
+                    if self._queue.full or self._queue.closed:
+                        why = "the service is stopping" if self._queue.closed else "too much waits for the disk"
+                        raise FeedbackError(why)
+                    for request in found:
+                        self._memory.adopt(request)
+                    return self._judge(config, events, known, done)
         raise AssertionError
 
     def _judge(self, config: Config, events: Sequence[Event], known: set[str], done: "Future[None]") -> list[Fate]:
