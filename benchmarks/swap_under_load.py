@@ -7,8 +7,9 @@ their own; a server process; client processes that each send the next request wh
 candidates, and every fourth time recommend). First some seconds without a swap, then ``--swaps`` rollbacks (over HTTP
 with an admin key, or by ``watchnext models rollback``, whose own start-up then competes for the same cores), each from
 the call until the server answers with the other version. Reported: requests that failed, p50 and p99 before and of all
-requests that overlap a swap, RSS of the server after 5 swaps and after all. Prints a table and writes
-``$WATCHNEXT_HOME/benchmarks/swap_under_load.json``.
+requests that overlap a swap, RSS of the server after 5 swaps and after all. RSS is measured in as many swaps again
+without the clients: under load it also grows with the slates that the service remembers (bounded, some KB a request).
+Prints a table and writes ``$WATCHNEXT_HOME/benchmarks/swap_under_load.json``.
 """
 
 import argparse
@@ -121,17 +122,19 @@ def measure(name: str, home: Home, arguments: argparse.Namespace) -> dict[str, A
         with clients(arguments.clients, port, keys["rank"], videos, home.root) as results:
             time.sleep(3)  # warm up the clients too
             before = (time.monotonic(), (time.sleep(arguments.seconds), time.monotonic())[1])
-            server, swaps, rss = server_of(port), [], []
-            calm = resident(server)
+            server, swaps, loaded, rss = server_of(port), [], [], []
             for _ in range(arguments.swaps):
                 began = time.monotonic()
                 version = roll_back(name, home, arguments.by, port, keys["admin"])
                 wait_for(version, port, keys["rank"])
                 swaps.append((began, time.monotonic()))
                 time.sleep(arguments.pause)
-                rss.append(resident(server))
+                loaded.append(resident(server))
+        for _ in range(arguments.swaps):
+            wait_for(roll_back(name, home, "api", port, keys["admin"]), port, keys["rank"])
+            rss.append(resident(server))
         lines = np.concatenate([np.load(path) for path in results])
-    return summarise(lines, before, swaps, rss, arguments) | {"rss_before_mb": round(calm, 1)}
+    return summarise(lines, before, swaps, rss, arguments) | {"rss_under_load_mb": [round(value, 1) for value in loaded]}
 
 
 @contextmanager
@@ -280,6 +283,8 @@ def show(result: dict[str, Any]) -> None:
     )
     console.print(f"failed requests: {result['failed']} of {result['requests']:,}")
     console.print(f"p99 during swaps / before: {result['p99_ratio']} (at most 2)")
+    loaded = result["rss_under_load_mb"]
+    console.print(f"RSS under load, with the slates remembered: {loaded[min(4, len(loaded) - 1)]} MB, {loaded[-1]} MB")
     console.print(
         f"RSS after 5 swaps {rss[min(4, len(rss) - 1)]} MB, after all {rss[-1]} MB: {result['rss_ratio']} (at most 1.1)"
     )

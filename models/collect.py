@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from data.errors import BundleError
+from data.experiments import load_experiments
 from models.bundle import read_manifest
 from models.leases import alone
 from models.registry import Registry
@@ -63,9 +64,15 @@ def _collect(registry: Registry, name: str, keep: int, dry_run: bool) -> Collect
 
 
 def needed(registry: Registry, name: str) -> dict[int, str]:
-    """The versions that must stay, each with the strongest reason."""
+    """The versions that must stay, each with the strongest reason.
+
+    Raises:
+        WatchNextError: the database, or an experiment's file, can't be read.
+    """
     rollouts, pointer = Rollouts(registry), registry.pointer(name)
-    reasons = {rollout.version: kind for kind, rollout in rollouts.find(name).items() if rollout.running}
+    experiments = load_experiments(registry.home.root / "experiments", name)
+    reasons = {arm.bundle: "experiment" for e in experiments for arm in e.arms if arm.bundle is not None}
+    reasons |= {rollout.version: kind for kind, rollout in rollouts.find(name).items() if rollout.running}
     reasons |= dict.fromkeys(rollouts.pinned(name), "pinned")
     if pointer is not None:
         reasons |= {pointer.previous: "previous"} if pointer.previous is not None else {}

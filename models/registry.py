@@ -321,6 +321,10 @@ class Registry:
             raise BundleError(f"expected a version as yyyymmdd and two digits, got {version!r}")
         return self._folder(name) / str(version)
 
+    @property
+    def home(self) -> Home:
+        return self._home
+
     def folder_of_all(self, name: str) -> Path:
         """Where a name's versions are. Raises BundleError where it is no name."""
         return self._folder(name)

@@ -70,6 +70,7 @@ class Watcher:
         rollouts = self._rollouts.find(name)
         self._follow_shadow(rollouts.get("shadow"))
         self._follow_canary(rollouts.get("canary"))
+        self._follow_arms(name)
         if slot.canary is not None and (verdict := slot.canary.verdict(settings)) is not None:
             self._withdraw(slot.canary.rollout, *verdict)
 
@@ -129,8 +130,10 @@ class Watcher:
     def _ready(self, name: str, version: int) -> Serving | str:
         """The version, loaded and warm, or why it can't be."""
         slot = self._runtime.slot
-        if slot.canary is not None and slot.canary.serving.version == version:
-            return slot.canary.serving
+        running = [slot.current, *slot.others.values(), *([slot.canary.serving] if slot.canary else [])]
+        for serving in running:
+            if serving is not None and serving.version == version:
+                return serving
         try:
             with in_small_steps():
                 serving = self._load(self._runtime.settings, name, version)
@@ -184,6 +187,26 @@ class Watcher:
         settle()
         log.info("canary begins", version=wanted.version, share=wanted.share)
 
+    def _follow_arms(self, name: str) -> None:
+        """Keep the versions that arms of experiments name."""
+        slot, named = self._runtime.slot, self._runtime.arms.versions
+        kept = {version: serving for version, serving in slot.others.items() if version in named}
+        for version in sorted(named - kept.keys()):
+            arm = ("arm", version)
+            if not self._may_try(arm):
+                continue
+            serving = self._ready(name, version)
+            if isinstance(serving, str):
+                self._try_later(arm)
+                log.error("the bundle of an experiment's arm is refused", version=version, reason=serving)
+            else:
+                kept[version] = serving
+                log.info("the bundle of an experiment's arm is loaded", version=version)
+        if kept.keys() != slot.others.keys():
+            slot.others = kept
+            settle()
+            give_back()
+
     def _wanted(self, rollout: Rollout | None) -> Rollout | None:
         """The trial that should run here. One that became the champion, or was withdrawn here, should not; where the
         database could not be told then, it is told now."""
@@ -214,4 +237,5 @@ class Watcher:
         return self._clock() >= self._tried.get(what, 0.0)
 
     def _try_later(self, what: object) -> None:
-        self._tried = {what: self._clock() + AGAIN_AFTER}  # what was refused before it is of no interest any more
+        now = self._clock()
+        self._tried = {other: time for other, time in self._tried.items() if time > now} | {what: now + AGAIN_AFTER}

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import watchnext
-from data.errors import BundleError
+from data.errors import BundleError, WatchNextError
 from data.home import Home
 from models.collect import collect, needed
 from models.leases import Lease, alone
@@ -130,6 +130,18 @@ def test_pinned_versions_and_trials_stay(registry: Registry, six: list[int]) -> 
         rollouts.unpin("feed", six[0])
     with pytest.raises(BundleError, match="there is no bundle 'feed'"):
         rollouts.pin("feed", six[0])
+
+
+def test_the_bundles_of_experiments_stay(registry: Registry, six: list[int], home: Path) -> None:
+    (home / "experiments").mkdir()
+    arms = f"[[arms]]\nname='a'\ncontrol=true\nshare=0.5\n[[arms]]\nname='b'\nshare=0.5\nbundle={six[2]}\n"
+    text = f"name='e'\nserves='feed'\nsalt='s'\nstart='2026-01-01'\nend='2026-01-31'\n{arms}"
+    (home / "experiments" / "e.toml").write_text(text)
+    assert collect(registry, "feed", 1).kept == {six[2]: "experiment", six[5]: "among the newest"}
+    (home / "experiments" / "e.toml").write_text("not a file of experiments")
+    with pytest.raises(WatchNextError):  # nobody can say what is needed
+        collect(registry, "feed", 1)
+    assert registry.versions("feed") == [six[2], six[5]]
 
 
 def test_what_somebody_holds_stays_until_it_is_let_go(registry: Registry, six: list[int]) -> None:

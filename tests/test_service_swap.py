@@ -431,6 +431,18 @@ def test_a_damaged_canary_is_withdrawn_before_it_serves(versions: Versions) -> N
         assert answered_by(client) == champion
 
 
+def test_the_bundle_of_an_experiments_arm_is_loaded_beside_the_champion(versions: Versions, home: Path) -> None:
+    champion, other = versions.publish(), versions.publish()
+    versions.registry.promote("small", champion)
+    (home / "experiments").mkdir()
+    arms = f"[[arms]]\nname='a'\ncontrol=true\nshare=0.001\n[[arms]]\nname='b'\nshare=0.999\nbundle={other}\n"
+    text = f"name='e'\nserves='small'\nsalt='s'\nstart='2000-01-01'\nend='2099-12-31'\n{arms}"
+    (home / "experiments" / "e.toml").write_text(text)
+    with versions.client() as client:
+        until(lambda: answered_by(client, user_id="user 1") == other)
+        assert versions.loaded == [other]
+
+
 def test_a_shadow_scores_what_was_answered_and_is_served_to_nobody(versions: Versions) -> None:
     class Doubled(FakeScorer):
         def score(self, user: Any, context: Any, video: Any, cross: Any) -> Any:
