@@ -1,13 +1,13 @@
 """Whether the statistics of experiments keep their word: false alarms, and effects found as often as announced.
 
-    python benchmarks/experiment_statistics.py [--runs 1500] [--unequal-runs 500] [--power-runs 500] [--seed 1]
+    python benchmarks/experiment_statistics.py [--runs 1500] [--unequal-runs 500] [--ratio-runs 10000] [--power-runs 500]
 
 Simulated users over 14 days before and 14 days of an experiment. Their activity is skewed (log-normal, most days empty)
 and stays theirs: taste and activity are a user's own, and a slow wave comes on top. A quarter of the users are new, and all
 enter on the first day on which they are active. Arms are drawn by the same salted hash as in serving.
 
-1. A/A: both arms are alike; how often does each interval leave out 0, at the end and looked at daily? The share of the
-   sample-ratio check likewise, at its own level.
+1. A/A: both arms are alike; how often does each interval leave out 0, at the end and looked at daily? With equal arms, and
+   with fewer runs of unequal ones. The share of the sample-ratio check likewise, at its own level.
 2. Power: announced from days before, for a planted effect of 2% in watch time; then how often it is found.
 3. Width: what looking daily costs, beside an asymptotic confidence sequence (Waudby-Smith et al. 2021).
 
@@ -93,11 +93,16 @@ def _waves(rng: np.random.Generator, users: int, days: int, persistence: float) 
 def to_frame(simulated: Simulated, experiment: Experiment) -> UserDays:
     """The users whom the experiment has, with their days before it and since they entered."""
     seen = simulated.impressions[:, HISTORY:] > 0
-    arms = {arm.name: place for place, arm in enumerate(experiment.arms)}
-    drawn = (assign(experiment, f"user-{i}") for i in range(len(seen)))
-    arm = np.array([-1 if found is None else arms[found.name] for found in drawn])
+    arm = places_of(experiment, len(seen))
     kept = seen.any(axis=1) & (arm >= 0)
     return frame_of(Simulated(**{name: values[kept] for name, values in vars(simulated).items()}), arm[kept])
+
+
+def places_of(experiment: Experiment, users: int) -> NDArray[np.int64]:
+    """The arm of each of so many users, -1 for none."""
+    places = {arm.name: place for place, arm in enumerate(experiment.arms)}
+    drawn = (assign(experiment, f"user-{i}") for i in range(users))
+    return np.array([-1 if found is None else places[found.name] for found in drawn], np.int64)
 
 
 def frame_of(simulated: Simulated, arm: NDArray[np.int64]) -> UserDays:
@@ -130,6 +135,19 @@ def false_alarms(runs: int, users: int, shares: Sequence[float], seed: int) -> F
     metrics = {name: {key: total / runs for key, total in values.items()} for name, values in counts.items()}
     check_shares = {when: count / runs for when, count in ratio.items()}
     return {"runs": runs, "users": users, "shares": list(shares), "metrics": metrics, "sample_ratio": check_shares}
+
+
+def ratio_alarms(runs: int, users: int, shares: Sequence[float], seed: int) -> Figures:
+    """The sample-ratio check alone, with the real assignment: its level is small, so it takes many runs to tell."""
+    found = {"at the end": 0, "daily": 0, "naively daily": 0}
+    for run in range(runs):
+        entry = np.minimum(np.random.default_rng([seed, run]).geometric(0.25, users) - 1, DAYS - 1)
+        arm = places_of(experiment_of(f"ratio-{seed}-{run}", shares), users)
+        check = sample_ratio(entry[:, None] <= np.arange(DAYS), arm, shares, DAYS, draws=DRAWS // 4)
+        found["at the end"] += bool(check.p_value[-1] < CHECK_LEVEL)
+        found["daily"] += check.failed
+        found["naively daily"] += bool((check.p_value < CHECK_LEVEL).any())
+    return {"runs": runs, "users": users, "shares": list(shares), **{when: count / runs for when, count in found.items()}}
 
 
 def _count(effect: Effect, into: dict[str, float]) -> None:
@@ -195,9 +213,12 @@ def main() -> None:
     started = time.perf_counter()
     figures: Figures = {"settings": vars(settings), "machine": platform.machine(), "cores": os.cpu_count()}
     figures["history_days"], figures["days"], figures["level"], figures["check_level"] = HISTORY, DAYS, LEVEL, CHECK_LEVEL
-    figures["false_alarms"] = false_alarms(settings.runs, settings.users, (0.5, 0.5), settings.seed)
+    if settings.runs:
+        figures["false_alarms"] = false_alarms(settings.runs, settings.users, (0.5, 0.5), settings.seed)
     if settings.unequal_runs:
         figures["unequal"] = false_alarms(settings.unequal_runs, settings.users, (0.8, 0.2), settings.seed + 1)
+    if settings.ratio_runs:
+        figures["sample_ratio"] = ratio_alarms(settings.ratio_runs, 1000, (0.5, 0.5), settings.seed + 3)
     if settings.power_runs:
         figures["power"] = found_as_announced(settings.power_runs, settings.power_users, 0.02, settings.seed + 2)
     figures["seconds"] = time.perf_counter() - started
@@ -206,7 +227,15 @@ def main() -> None:
 
 def _settings() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = {"runs": 1500, "users": 4000, "unequal_runs": 500, "power_runs": 500, "power_users": 100_000, "seed": 1}
+    defaults = {
+        "runs": 1500,
+        "users": 4000,
+        "unequal_runs": 500,
+        "ratio_runs": 10_000,
+        "power_runs": 500,
+        "power_users": 100_000,
+        "seed": 1,
+    }
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default: {value}")
     return parser.parse_args()
@@ -216,6 +245,9 @@ def _report(figures: Figures) -> None:
     for part in ("false_alarms", "unequal"):
         if part in figures:
             _print_alarms(figures[part])
+    if ratio := figures.get("sample_ratio"):
+        shares = ", ".join(f"{when} {ratio[when]:.2%}" for when in ("at the end", "daily", "naively daily"))
+        print(f"\n{ratio['runs']} sample-ratio checks of {ratio['users']:,} users at level {CHECK_LEVEL:.0%}: {shares}")
     if power := figures.get("power"):
         print(
             f"\n{power['runs']} experiments on {power['users']:,} people with {power['effect']:.0%} more watch time (CUPED)"
