@@ -89,11 +89,13 @@ def make_world(
     users: int = 300,
     days: int = 4,
     lift: float = 1.0,
+    annoyed: float = 0.0,
     first: int = 0,
     arm_names: Callable[[str, int], tuple[str | None, str | None]] | None = None,
 ) -> World:
     """Users 0, 1, ... come on most of the days ``first..days - 1`` (0 is the experiment's first) at 10:00 for one slate
-    of three; of treated users every watch is ``lift`` times as long."""
+    of three; of treated users every watch is ``lift`` times as long, and what they see is dismissed more often by
+    ``annoyed``; 0: nobody ever dismisses."""
     home = Home(root)
     root.mkdir(parents=True, exist_ok=True)
     engine = open_database(database_url(home))
@@ -114,11 +116,14 @@ def make_world(
                 items.append({"request_id": request_id, "position": place, "video_id": video})
                 viewed, clicked = rng.random() < 0.7, rng.random() < 0.4
                 clicked &= viewed
-                longer = lift if day >= 0 and (names[1] or "control") != "control" else 1.0
+                treated = day >= 0 and (names[1] or "control") != "control"
+                longer = lift if treated else 1.0
                 watched = float(round(clicked * 10 * habit[i] * rng.gamma(2.0) * longer, 3))
                 for kind, yes, value in (("view", viewed, None), ("click", clicked, None), ("watch_time", clicked, watched)):
                     if yes:
                         happened.append(_event(request_id, video, kind, value, time + 60_000))
+                if annoyed and viewed and rng.random() < 0.05 + annoyed * treated:
+                    happened.append(_event(request_id, video, "dismiss", None, time + 90_000))
                 rows.append((user, day, int(viewed), int(clicked), watched))
     with writing(engine) as connection:
         for table, values in ((served, requests), (served_items, items), (events, happened)):

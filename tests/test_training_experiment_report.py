@@ -94,6 +94,26 @@ def test_a_worse_treatment_loses(tmp_path: Path) -> None:
     assert figures["metrics"][0]["against_control"]["arm_1"]["verdict"] == "worse"
 
 
+def test_a_winner_that_annoys_is_named_with_what_it_costs(tmp_path: Path) -> None:
+    figures = report(experiment(), make_world(tmp_path, experiment(), first=-3, lift=2.0, annoyed=0.2).source())
+    assert figures["winner"] == "arm_1"
+    assert figures["says"].endswith("But it is worse in dismissal rate.")
+    dismissals = next(m for m in figures["metrics"] if m["name"] == "dismissal rate")["against_control"]["arm_1"]
+    assert dismissals["difference"] > 0
+    assert dismissals["verdict"] == "worse"
+
+
+def test_of_several_winners_the_largest_is_named_with_the_others(tmp_path: Path) -> None:
+    three = experiment((0.4, 0.3, 0.3))
+    figures = report(three, make_world(tmp_path, three, users=500, first=-3, lift=2.5).source())
+    effects = figures["metrics"][0]["against_control"]
+    assert set(effects) == {"arm_1", "arm_2"}
+    assert figures["level_each"] == 0.025
+    assert figures["winner"] == max(effects, key=lambda arm: effects[arm]["difference"])
+    assert "So do others (arm_" in figures["says"]
+    assert "shared among the treatments" in render(figures)
+
+
 def test_no_winner_when_the_sample_ratio_fails(world: World, tmp_path: Path) -> None:
     """The users are as before, but the file promises other shares."""
     figures = report(experiment((0.9, 0.1)), world.source())
