@@ -4,10 +4,10 @@ Called by ``served_equals_offline.py --replay``. In a home of its own a small wo
 its first days. `watchnext serve` runs with the replay clock; the requests of the next three days are asked of `/v1/rank`,
 without a history, in the order of time, and what the users did is sent to `/v1/events` when it happened: views (some are
 missing), clicks, watched seconds in one or two parts, likes, follows, dismissals; some twice, some of unknown requests,
-some too late. At each midnight the settled days are exported and `watchnext refresh` brings the counts up to the morning;
-the service swaps to the refreshed bundle. In the end the days are exported and the bundle that was trained is evaluated on
-them: weights frozen, features advancing with the log. Every exported impression's prediction is held against the served
-one.
+some too late. Videos uploaded on these days come by `/v1/videos`, and some of the others change there. At each midnight the
+settled days are exported and `watchnext refresh` brings the counts up to the morning; the service swaps to the refreshed
+bundle. In the end the days are exported and the bundle that was trained is evaluated on them: weights frozen, features
+advancing with the log. Every exported impression's prediction is held against the served one.
 """
 
 import json
@@ -27,6 +27,7 @@ from typing import Any
 
 import httpx2 as httpx
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
@@ -52,6 +53,8 @@ TOLERANCE = 1e-5
 TRAINED, REPLAYED = 3, 3
 """Days that the bundle is trained on, and those that are replayed after them."""
 SETTINGS = {"REPLAY_CLOCK": "1", "DEADLINE_MS": "60000", "RATE_LIMIT": "0", "POLL_SECONDS": "0.1"}
+CHANGED = 0.1
+"""Share of the known videos that change."""
 AT_ONCE = 500
 """Events in one batch, at most."""
 
@@ -69,9 +72,10 @@ def replay(rows: int, seed: int, window: float, console: Console) -> int:
         home = Home(Path(folder) / "home")
         config = write_config(Path(folder) / "replay.toml", window)
         days, later = write_logs(Path(folder), rows, seed)
+        videos = hold_back(Path(folder), day_start(days[0], config.timezone))
         ingest(config, [Path(folder) / "logs"], home, console).print(console)
         version = train(config, home, console)
-        result = play(config, home, days, later, seed, Path(folder) / "replay.toml", console)
+        result = play(config, home, days, later, videos, seed, Path(folder) / "replay.toml", console)
         export_days(config, home, day_start(days[-1], config.timezone) + 10 * 86_400_000, console)
         figures = compare(config, home, Registry(home).open(config.name, version), days, result.predictions)
     over = sum(f["over"] for by_objective in figures.values() for f in by_objective["objectives"].values())
@@ -113,6 +117,14 @@ def write_logs(folder: Path, rows: int, seed: int) -> tuple[list[date], Path]:
     return [date.fromisoformat(path.name.removeprefix("day=")) for path in found[TRAINED:]], folder / "later"
 
 
+def hold_back(folder: Path, since: int) -> list[Row]:
+    """Take the videos uploaded at or after ``since`` (ms) out of the table that is ingested; all rows, marked if taken."""
+    table = pq.read_table(folder / "logs" / "videos.parquet", partitioning=None)
+    rows = table.to_pylist()
+    pq.write_table(table.filter(pc.less(table.column("upload"), since)), folder / "logs" / "videos.parquet")
+    return [{**row, "held_back": row["upload"] >= since} for row in rows]
+
+
 def train(config: Config, home: Home, console: Console) -> int:
     quiet_tensorflow()
     from training.run import train as run
@@ -129,7 +141,14 @@ class Result:
 
 
 def play(
-    config: Config, home: Home, days: Sequence[date], later: Path, seed: int, config_file: Path, console: Console
+    config: Config,
+    home: Home,
+    days: Sequence[date],
+    later: Path,
+    videos: Sequence[Row],
+    seed: int,
+    config_file: Path,
+    console: Console,
 ) -> Result:
     """Live the days through HTTP."""
     settings = {
@@ -145,6 +164,7 @@ def play(
     with running_server(command, home, console) as address, httpx.Client(base_url=address, timeout=60) as client:
         product = Product(client, config, home, config_file, np.random.default_rng([seed, 2]), result, console)
         product.wait_for(None)
+        product.plan_videos(videos, day_start(days[0], config.timezone), len(days))
         for day in days:
             product.live(day, later / f"day={day}")
         product.settle()
@@ -167,7 +187,24 @@ class Product:
         self._client, self._config, self._home, self._file = client, config, home, config_file
         self._rng, self._result, self._console = rng, result, console
         self._waiting: list[tuple[int, Row]] = []  # events to come, with when
+        self._uploads: list[tuple[int, str, Row]] = []  # videos to come, with when
         self._number = 0
+
+    def plan_videos(self, videos: Sequence[Row], since: int, days: int) -> None:
+        """New videos come when they are uploaded; a share of the others changes at some time, mostly its own columns."""
+        for video in videos:
+            columns = {name: video[name] for name in self._config.video_columns}
+            if video["held_back"]:
+                self._uploads.append(
+                    (video["upload"], video["video_id"], {"columns": columns, "valid_from": video["upload"]})
+                )
+            elif self._rng.random() < CHANGED:
+                other = videos[int(self._rng.integers(len(videos)))]
+                columns |= {name: other[name] for name in ("author_id", "topic", "topics") if self._rng.random() < 0.5}
+                columns["duration"] = round(columns["duration"] * 1.5, 1)
+                when = since + int(self._rng.integers(0, days * 86_400_000))
+                self._uploads.append((when, video["video_id"], {"columns": columns}))
+        self._uploads.sort(key=lambda upload: upload[:2])
 
     def live(self, day: date, folder: Path) -> None:
         """A day's requests and the events of its time, then the night."""
@@ -227,7 +264,16 @@ class Product:
         return {**event, "timestamp": when, **({} if value is None else {"value": value})}
 
     def send_until(self, moment: int) -> None:
-        """The events before a moment, in batches of one second: a batch is received when its last event happened."""
+        """The videos and events before a moment, these in batches of one second: a batch is received when its last event
+        happened."""
+        while self._uploads and self._uploads[0][0] < moment:
+            when, video_id, body = self._uploads.pop(0)
+            self.tell_until(when)
+            stored = expect(self._client.put(f"/v1/videos/{video_id}", json=body), 200)["status"]
+            self._result.fates[f"videos {stored}"] += 1
+        self.tell_until(moment)
+
+    def tell_until(self, moment: int) -> None:
         due = 0
         while due < len(self._waiting) and self._waiting[due][0] < moment:
             due += 1
@@ -329,7 +375,7 @@ def differences(
 
 def show(figures: Mapping[date, Mapping[str, Any]], result: Result, console: Console) -> None:
     told = ", ".join(f"{count:,} {status}" for status, count in sorted(result.fates.items()))
-    console.print(f"{result.requests:,} requests; events: {told}; bundles {result.versions}", highlight=False)
+    console.print(f"{result.requests:,} requests; {told}; bundles {result.versions}", highlight=False)
     names = list(next(iter(figures.values()))["objectives"])
     table = Table("day", "rows", "new users", "new videos", *names, "over", title="Largest difference")
     for day, of_day in figures.items():

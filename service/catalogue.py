@@ -217,15 +217,16 @@ def lay(known: Known, waiting: Mapping[str, Sequence[VideoRow]], serving: Servin
 
 
 def pending(known: Known, video_ids: Iterable[str], serving: Serving) -> dict[str, list[VideoRow]]:
-    """By video, the rows that the bundle's table doesn't hold. Of an undated table only the last counts."""
+    """By video, the rows that the bundle doesn't know: those that its table lacks, and those that began after its features
+    of videos were computed. Of an undated table only the last row counts."""
     table = serving.features.state.tables.get("videos")
-    dated = table is not None and table.dated
+    dated, as_of = table is not None and table.dated, serving.features.as_of
     versions = [known.rows[video] for video in video_ids if video in known.rows]
     rows = [row for of_video in versions for row in (of_video if dated else of_video[-1:])]
     found: dict[str, list[VideoRow]] = {}
     for row, old in zip(rows, bundled([(row.video_id, row.valid_from + 1) for row in rows], serving), strict=True):
         same = old is not None and old.columns == completed(row.columns, serving.config)
-        if not same or (dated and old is not None and old.valid_from != row.valid_from):
+        if not same or (dated and (old is None or old.valid_from != row.valid_from or row.valid_from >= as_of)):
             found.setdefault(row.video_id, []).append(row)
     return found
 

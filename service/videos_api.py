@@ -120,7 +120,7 @@ def _store(
         check_columns(f"{place}columns", video.columns, serving.config.video_columns, "column of the videos", errors)
     if errors:
         raise Problem.of_fields(errors)
-    now = runtime.time() - 1  # a row holds for what comes after its time, so for requests of this very moment too
+    now = runtime.time()
     rows = [
         VideoRow(
             video_id=video.video_id,

@@ -17,6 +17,7 @@ from rich.console import Console
 from data.config import Config
 from data.database import open_database, reading, writing
 from data.errors import ConfigError, LogError
+from data.feedback.catalogue import bring_tables
 from data.feedback.events import Event
 from data.feedback.retention import retain
 from data.feedback.schema import catalogue, events, exports, served, served_items
@@ -237,6 +238,24 @@ def test_videos_of_the_api_come_into_the_table(tmp_path: Path) -> None:
     ]
     assert len(users) == 0
     assert manifest(tmp_path).tables["videos"]["rows"] == 2
+
+
+def test_videos_of_the_api_come_between_exports_too(tmp_path: Path) -> None:
+    bring_tables(CONFIG, Home(tmp_path))  # there is no dataset yet: nothing to do
+    fill(tmp_path, 1)
+    export(tmp_path, CONFIG, END + 6 * HOUR)
+    engine = open_database(f"sqlite:///{tmp_path}/watchnext.db")
+    with writing(engine) as connection:
+        row = {"video_id": "a", "columns": '{"author": "ann"}', "valid_from": 5, "updated_at": 5}
+        connection.execute(catalogue.insert().values(row))
+    engine.dispose()
+    for _ in range(2):
+        bring_tables(CONFIG, Home(tmp_path))
+        videos = read_table(Home(tmp_path), CONFIG, "videos")
+        assert videos is not None
+        assert videos.strings("author").tolist() == ["ann"]
+        assert manifest(tmp_path).tables["videos"] == {"rows": 1, "dated": True, "replaced": 0}
+    assert [len(partition(tmp_path)), export(tmp_path, CONFIG, END + 6 * HOUR)] == [6, []]
 
 
 def test_what_was_exported_for_good_is_forgotten_after_a_time(tmp_path: Path) -> None:

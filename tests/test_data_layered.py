@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data.columns import Batch, Column, StringLists, Strings, concatenate
+from data.config import NumberFeature
 from data.days import day_start
 from data.features.history import history_batch
 from data.features.layered import LayeredTable
@@ -129,6 +130,25 @@ def test_counts_rolled_forward_are_those_of_the_day_taken_in() -> None:
     np.testing.assert_array_equal(one.catalogue().floats, other.catalogue().floats)
     before = RequestEncoder(state_before(CONFIG, DAYS, TABLES, LAST)).catalogue().floats
     assert not np.array_equal(before[:20], one.catalogue().floats[:20])
+
+
+def test_after_a_roll_videos_are_as_they_were_then() -> None:
+    state = state_before(CONFIG, DAYS, TABLES, LAST)
+    state.tables = whole(state)  # v1 changes just before the boundary, x2 an hour after it
+    (duration,) = (f.offset for f in state.layout.sides["video"].floats if f.feature == "duration")
+    scaled = []
+    for as_of in (BOUNDARY, BOUNDARY + 7_200_000):
+        state.roll(DAYS[LAST], as_of)
+        encoder = RequestEncoder(state)
+        assert encoder.as_of == as_of
+        scaled.append(encoder.catalogue().floats[encoder.video_row("x2"), duration])
+    assert scaled == pytest.approx([_scaled(state, 50.0), _scaled(state, 60.0)])
+
+
+def _scaled(state: FeatureState, seconds: float) -> float:
+    (feature,) = (f for f in CONFIG.features if f.name == "duration")
+    assert isinstance(feature, NumberFeature)
+    return float(state.knowledge.scales["duration"].apply(feature, np.array([seconds]))[0, 0])
 
 
 def test_a_day_taken_in_after_a_roll_counts_once() -> None:

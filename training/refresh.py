@@ -9,8 +9,11 @@ from pathlib import Path
 
 import structlog
 
+from data.columns import Batch
 from data.config import Config
 from data.days import day_of, day_start
+from data.feedback.batches import provisional
+from data.feedback.catalogue import bring_tables
 from data.home import Home
 from data.log import list_days, read_day
 from models.bundle import CONFIG, EXTRA, MANIFEST, Bundle
@@ -21,7 +24,6 @@ from training.lock import only_one
 from training.plan import digest
 from training.publish import RUN_FILE, published_by, write_counts
 from training.quarantine import Quarantine
-from training.unsettled import unsettled_rows
 
 log = structlog.get_logger()
 
@@ -55,22 +57,23 @@ def refresh_champion(config: Config, home: Home, days: Sequence[date], now: int)
     """
     registry = Registry(home)
     champion = registry.open(config.name)
+    bring_tables(config, home)
     learner = Learner.from_bundle(champion, champion.config, read_tables(home, config))
     new = [day for day in days if day_start(day + timedelta(days=1), config.timezone) > learner.state.boundary]
     until = day_start(new[-1] + timedelta(days=1), config.timezone) if new else learner.state.boundary
     today = day_start(day_of(now, config.timezone), config.timezone)
     known = max([learner.state.boundary, *(totals.boundary for totals in learner.state.knowledge.totals.values())])
-    later = unsettled_rows(config, home, until, today) if today > known else None
-    if not new and later is None:
+    later = provisional(registry.engine, config, until, today) if today > known else Batch({})
+    if not new and not len(later):
         return None
     rows = [(str(day), digest(home, config, day)) for day in new]
-    content = ["refresh", champion.version, rows, None if later is None else today]
+    content = ["refresh", champion.version, rows, today if len(later) else None]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     version = published_by(home, config.name, key)
     if version is None:
         for day in new:
             learner.take_in(day, read_day(home, champion.config, day), admit=False)
-        if later is not None:
+        if len(later):
             learner.state.roll(later, today)
         version = _publish(registry, champion, learner, key)
     if registry.champion(config.name) != champion.version:

@@ -82,9 +82,14 @@ class RequestEncoder:
     def video_id(self, row: int) -> str:
         return self._candidates[row]
 
+    @property
+    def as_of(self) -> int:
+        """Up to when (ms) what is known of videos is known: the boundary, or where their counts were rolled to."""
+        return max([self.state.boundary, *(totals.boundary for totals in self.state.knowledge.totals.values())])
+
     def catalogue(self) -> Block:
-        """The video side of the whole catalogue [V], as of the state's boundary, and the unknown video's as its last
-        row: [V + 1]. A video that starts later stands as it will at its start."""
+        """The video side of the whole catalogue [V] at :attr:`as_of`, and the unknown video's as its last row: [V + 1]. A
+        video that starts later stands as it will at its start."""
         valid_from = np.append(self.valid_from[: len(self.video_ids)], -1)
         return self._videos(np.arange(len(self.video_ids) + 1, dtype=np.int32), valid_from)
 
@@ -109,9 +114,9 @@ class RequestEncoder:
         return self._videos(np.arange(first, len(self._candidates), dtype=np.int32), self._latest)
 
     def _videos(self, rows: NDArray[np.int32], valid_from: Ints) -> Block:
-        """The video side of rows of the catalogue [n], as of the boundary, or of their start where that is later."""
+        """The video side of rows of the catalogue [n] at :attr:`as_of`, or at their start where that is later."""
         ids = Strings(rows, self._candidates).compact()
-        time = np.maximum(valid_from + 1, self.state.boundary)
+        time = np.maximum(valid_from + 1, self.as_of)
         queries = View(Batch({"video_id": ids}), time, self.state.tables, self._numberings())
         nobody = self._past(_none(self.state.recent), history_batch(self.state.config, "", []), self._numberings(), time[-1])
         cutoff = np.full(len(time), self.state.boundary, np.int64)

@@ -1,4 +1,4 @@
-"""Videos that came through the API, taken into the videos' table with every export."""
+"""Videos that came through the API, taken into the videos' table with every export and refresh."""
 
 from typing import Any
 
@@ -8,17 +8,36 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from data.config import ColumnConfig, Config, TableConfig
-from data.database import reading
+from data.database import database_url, open_database, reading
 from data.feedback.schema import catalogue
 from data.home import Home
 from data.log import ARROW_TYPES
-from data.manifest import Manifest
-from data.staging import Staging
+from data.manifest import FILE, Manifest, load_manifest
+from data.staging import Staging, open_staging
 from data.tables import merge
 
 
-def stage_tables(engine: sa.Engine, config: Config, home: Home, staging: Staging, manifest: Manifest) -> None:
-    """Stage the videos' table with what came through the API, and an empty users' table where there is none yet."""
+def bring_tables(config: Config, home: Home) -> None:
+    """Take what came through the API into the videos' table of a dataset that is there, between two exports.
+
+    Raises:
+        WatchNextError: the database can't be read, or another process holds the dataset.
+    """
+    engine = open_database(database_url(home))
+    try:
+        with open_staging(home, config.dataset) as staging:
+            manifest = load_manifest(home, config.dataset)
+            if manifest is not None and stage_tables(engine, config, home, staging, manifest):
+                staging.new(home.logs(config.dataset) / FILE).write_text(manifest.dumps(), encoding="utf-8")
+                staging.publish()
+    finally:
+        engine.dispose()
+
+
+def stage_tables(engine: sa.Engine, config: Config, home: Home, staging: Staging, manifest: Manifest) -> bool:
+    """Stage the videos' table with what came through the API, and an empty users' table where there is none yet. Returns
+    whether anything is new."""
+    staged = False
     for which, table in (("users", config.users), ("videos", config.videos)):
         if table is None:
             continue
@@ -31,6 +50,8 @@ def stage_tables(engine: sa.Engine, config: Config, home: Home, staging: Staging
             pq.write_table(rows, staging.new(target), compression="zstd")
             before = manifest.tables.get(which, {}).get("replaced", 0)
             manifest.tables[which] = {"rows": rows.num_rows, "dated": bool(table.valid_from), "replaced": before + replaced}
+            staged = True
+    return staged
 
 
 def _live_rows(engine: sa.Engine, table: TableConfig) -> pa.Table:
