@@ -1,25 +1,8 @@
-"""A bundle loaded beside live traffic: in small steps, out of the garbage collector's sight, its memory given back."""
+"""Memory across swaps: long-lived objects kept out of the garbage collector's walks, freed memory given back."""
 
 import ctypes
 import gc
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-
-TURN = 0.0002
-"""Seconds that a thread keeps the interpreter while others wait for it. With the usual 5 ms, requests that ran beside a
-load took half as long again at the median (7.6 against 5.1 ms, p99 50 against 30)."""
-
-
-@contextmanager
-def in_small_steps() -> Iterator[None]:
-    """Let the other threads have the interpreter more often."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
+from contextlib import suppress
 
 
 def settle() -> None:

@@ -10,9 +10,10 @@ import structlog
 from data.errors import WatchNextError
 from models.registry import Champion
 from models.rollouts import Kind, Rollout, Rollouts
+from service.aside import aside
 from service.canary import Canary
 from service.loading import served_name, warm
-from service.memory import give_back, in_small_steps, settle
+from service.memory import give_back, settle
 from service.rehearsal import rehearse, score_again
 from service.serving import Serving
 from service.shadow import Shadow
@@ -135,15 +136,17 @@ class Watcher:
             if serving is not None and serving.version == version:
                 return serving
         try:
-            with in_small_steps():
-                serving = self._load(self._runtime.settings, name, version)
-                warm(serving)
-                rehearse(serving, self._recent(), self._runtime)
+            return aside(self._load_and_warm, name, version)
         except WatchNextError as error:
             return str(error)
         except Exception:
             log.exception("a bundle can't be loaded", version=version)
             return "it can't be loaded or fails to score; the log says why"
+
+    def _load_and_warm(self, name: str, version: int) -> Serving:
+        serving = self._load(self._runtime.settings, name, version)
+        warm(serving)
+        rehearse(serving, self._recent(), self._runtime)
         return serving
 
     def _follow_shadow(self, rollout: Rollout | None) -> None:

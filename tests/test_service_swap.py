@@ -219,7 +219,7 @@ def test_no_request_fails_while_champions_come_and_go(versions: Versions) -> Non
     with versions.client() as client, ThreadPoolExecutor(3) as callers:
         asking = [callers.submit(ask, client) for _ in range(3)]
         try:
-            for _ in range(20):
+            for _ in range(6):
                 back = versions.registry.rollback("small").version
                 until(lambda back=back: metric(client, "watchnext_model_version") == back)
         finally:

@@ -1,0 +1,46 @@
+"""Work aside: its result, its errors, and that the interpreter's turns are as long again afterwards."""
+
+import os
+import sys
+import threading
+
+import pytest
+
+from service.aside import NICENESS, TURN, aside
+
+
+def test_results_and_errors_come_through() -> None:
+    assert aside(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        aside(divmod, 7, 0)
+
+
+def test_turns_are_short_only_while_somebody_works() -> None:
+    usual = sys.getswitchinterval()
+    inside, release = [], threading.Event()
+
+    def wait() -> None:
+        inside.append(sys.getswitchinterval())
+        assert release.wait(30)
+
+    first, second = (threading.Thread(target=aside, args=(wait,)) for _ in range(2))
+    first.start()
+    second.start()
+    while len(inside) < 2:
+        pass
+    assert inside == [pytest.approx(TURN)] * 2
+    release.set()
+    first.join()
+    second.join()
+    assert sys.getswitchinterval() == usual
+    with pytest.raises(ZeroDivisionError):
+        aside(divmod, 1, 0)
+    assert sys.getswitchinterval() == usual
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_only_the_working_thread_steps_back() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    there = aside(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+    assert there == max(own, NICENESS)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
