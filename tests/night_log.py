@@ -121,6 +121,7 @@ def add_days(home: Home, config: Config, numbers: Sequence[int], spoil: Callable
     days = {FIRST + timedelta(days=number): spoil(night_day(number)) for number in numbers}
     write_home(home, config, days, {"videos": EntityTable("video_id", videos_table())})
     manifest = Manifest(config.dataset, settings_of(config))
+    manifest.tables = {"videos": {"rows": VIDEOS}}
     manifest.days = {str(day): DayFigures(rows=1) for day in list_days(home, config.dataset)}
     (home.logs(config.dataset) / FILE).write_text(manifest.dumps())
 

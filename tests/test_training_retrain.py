@@ -15,7 +15,7 @@ import watchnext
 from data.columns import Batch
 from data.config import Config
 from data.database import DatabaseError, database_url, open_database, writing
-from data.errors import BundleError, ConfigError
+from data.errors import BundleError, ConfigError, WatchNextError
 from data.home import Home
 from models.registry import Registry
 from tests.night_log import NOW, POISONS, QUIET, add_days, copied, day, night_config, shuffled, tenth
@@ -200,12 +200,16 @@ def test_a_disk_that_is_full_while_publishing_is_a_sentence_and_the_night_goes_o
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
+        patch.setattr("training.learner.Learner.save", full)
+        with pytest.raises(WatchNextError, match=r"cannot read or write .*No space left on device"):
+            night(own)
+    with monkeypatch.context() as patch:
         patch.setattr("training.publish.export_saved_model", full)
         with pytest.raises(BundleError, match=r"cannot publish 'night' in .*No space left on device"):
             night(own)
         assert Registry(own).champion("night") == before
     with monkeypatch.context() as patch:
-        patch.setattr("training.report.os.fsync", full)
+        patch.setattr("training.decision.write_text", full)
         with pytest.raises(BundleError, match=r"cannot write the decision .*No space left on device"):
             night(own)
     assert Registry(own).champion("night") == before

@@ -21,7 +21,7 @@ def only_one(home: Home, name: str, command: str) -> Iterator[None]:
 
     Raises:
         AlreadyRunningError: somebody holds it; the text says who. Nothing is waited for.
-        WatchNextError: the file cannot be written.
+        WatchNextError: the file cannot be written, or what is done meanwhile meets a full or read-only disk.
     """
     path = home.root / "locks" / name
     try:
@@ -39,7 +39,11 @@ def only_one(home: Home, name: str, command: str) -> Iterator[None]:
             since = datetime.now(UTC).isoformat(timespec="seconds")
             json.dump({"command": command, "pid": os.getpid(), "since": since}, file)
             file.flush()
-        yield
+        try:
+            yield
+        except OSError as error:
+            where = error.filename or home.root
+            raise WatchNextError(f"cannot read or write {where}: {error.strerror or error}") from error
 
 
 def _holder(text: str) -> str:

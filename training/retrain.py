@@ -15,6 +15,7 @@ from data.config import Config
 from data.days import parse_day
 from data.errors import BundleError
 from data.feedback.export import export_days
+from data.feedback.retention import retain
 from data.home import Home
 from data.log import read_day
 from models.bundle import Bundle
@@ -39,7 +40,8 @@ from training.waiting import open_labels
 
 
 def retrain(config: Config, home: Home, full: bool, now: int, console: Console) -> Outcome:
-    """Export, screen new days, learn, judge on the newest good day D (which the next night learns from), promote or keep.
+    """Export, screen new days, learn, judge on the newest good day D (which the next night learns from), promote or keep,
+    bring the champion's counts up to this morning, and forget what was exported for good.
 
     Args:
         full: have a network that starts anew compete, whether or not its interval has come.
@@ -80,6 +82,7 @@ def retrain(config: Config, home: Home, full: bool, now: int, console: Console) 
         refreshed = None
         if registry.champion(config.name) is not None:
             refreshed = refresh_champion(config, home, screened.good, now)
+        retain(config, home, now)
         held = tuple(judged.day for judged in screened.held)
         if held and outcome.status == "nothing":
             reasons = "; ".join(f"{judged.day}: {reason}" for judged in screened.held for reason in judged.reasons)
