@@ -156,9 +156,10 @@ class ClockFeature(Frozen):
 class RateFeature(Frozen):
     """Counts and rates of past impressions that share ``keys`` with the row.
 
-    For each label: log(1 + count) and the smoothed mean (sum + prior * strength) / (count + strength), over the
-    impressions whose outcome was visible before the cutoff: the start of the feature time's day (``day``) or the
-    feature time itself (``moment``, for keys that include ``user_id``).
+    For each label: log(1 + count), for keys without ``user_id`` less that of the mean count of a key, and the smoothed
+    mean (sum + prior * strength) / (count + strength), over the impressions whose outcome was visible before the cutoff:
+    the start of the feature time's day (``day``) or the feature time itself (``moment``, for keys that include
+    ``user_id``).
     """
 
     kind: Literal["rate"]

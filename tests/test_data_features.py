@@ -63,6 +63,22 @@ class Plain:
         ]
         return [value for _, _, value in sorted(found, key=lambda f: f[:2])]
 
+    def usual(self, name: str, label: str, cutoff: int) -> float:
+        """The mean count of all videos or authors; a user's counts stand for themselves."""
+        key = {"video_rate": lambda o: o["video_id"], "author_rate": lambda o: self.video(o, o["timestamp"])["author"]}.get(
+            name
+        )
+        if key is None:
+            return 0.0
+        labels = next(f for f in CONFIG.features if f.name == name).labels  # type: ignore[union-attr]
+        met = {
+            key(row)
+            for row in self.rows
+            for each in labels
+            if not math.isnan(row[each]) and self.visible(row, each) < cutoff
+        }
+        return len(self.outcomes(label, cutoff, lambda o: key(o) is not None)) / len(met - {None})
+
 
 def floats(encoded: Encoded, state: FeatureState, name: str, side: str) -> np.ndarray:
     for field in state.layout.sides[side].floats:
@@ -110,7 +126,8 @@ def test_rates_are_counts_and_smoothed_means_of_what_was_visible(
     for i, row in enumerate(rows_of(DAYS[LAST])):
         time = plain.time(row)
         found = plain.outcomes(label, time if until == "moment" else state.boundary, same(plain, row, time))
-        assert count[i] == pytest.approx(math.log10(1 + len(found)), abs=1e-6)
+        usual = plain.usual(name, label, state.boundary)
+        assert count[i] == pytest.approx(math.log10((1 + len(found)) / (1 + usual)), abs=1e-6)
         p = (sum(found) + prior * 20) / (len(found) + 20)
         assert mean[i] == pytest.approx(math.log(p / (1 - p)) - math.log(prior / (1 - prior)), abs=1e-5)
 

@@ -37,6 +37,10 @@ class Totals:
         known = (self.keys[place] == keys)[:, None]
         return np.where(known, self.counts[place], 0), np.where(known, self.sums[place], 0)
 
+    def per_key(self) -> NDArray[np.float64]:
+        """The mean count of a key [labels], 0 where there is none."""
+        return np.asarray(self.counts.sum(axis=0) / max(len(self.keys), 1))
+
     def add(self, keys: Ints, counts: Ints, sums: Ints, boundary: int) -> "Totals":
         """With these entries taken in (keys [e], the rest [e, labels])."""
         every = np.concatenate([self.keys, keys])
@@ -87,8 +91,9 @@ def rate_columns(
 ) -> NDArray[np.float32]:
     """The feature's floats [n, 2 * labels]: per label log10(1 + count) and the smoothed mean against the prior.
 
-    The mean stands as logit(mean) - logit(prior) for binary labels, as signed log(1 + mean) less that of the prior
-    for numbers.
+    The count of a video, an author or a tag stands against the mean count of all of them in the totals: counts grow with
+    the log, and a network does not go on from those that it was trained on to larger ones. The mean outcome stands as
+    logit(mean) - logit(prior) for binary labels, as signed log(1 + mean) less that of the prior for numbers.
 
     Args:
         past: entries among which are all that began to count at or after the totals' boundary.
@@ -100,10 +105,11 @@ def rate_columns(
         _add_recent(feature, totals.boundary, past, keys, cutoff[rows], counts, sums)
     if len(rows) != len(queries) or (len(rows) and not np.array_equal(rows, np.arange(len(rows)))):
         counts, sums = (_by_row(values, rows, len(queries)) for values in (counts, sums))
+    usual = np.zeros(len(feature.labels)) if "user_id" in feature.keys else totals.per_key()
     columns: list[NDArray[np.float64]] = []
     for i, label in enumerate(feature.labels):
         mean = (sums[:, i] / MICRO + priors[label] * feature.strength) / (counts[:, i] + feature.strength)
-        columns += [np.log10(1.0 + counts[:, i]), against_prior(mean, priors[label], labels[label])]
+        columns += [np.log10((1.0 + counts[:, i]) / (1.0 + usual[i])), against_prior(mean, priors[label], labels[label])]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
