@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -16,7 +17,7 @@ from starlette.testclient import TestClient
 
 from data.columns import Batch
 from data.config import Config
-from data.database import database_url, open_database
+from data.database import DatabaseError, database_url, open_database
 from data.feedback.schema import catalogue
 from data.home import Home
 from models.indexes import Indexes, build_indexes
@@ -224,6 +225,24 @@ def test_a_takedown_holds_while_others_ask(client: TestClient) -> None:
         results = [future.result() for future in asking]
     assert all(after >= 5 for after, _ in results)
     assert [wrong for _, wrong in results] == [0] * 4
+
+
+def test_a_disk_that_fails_changes_nothing(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def fail(_: Any) -> Iterator[None]:
+        raise DatabaseError("disk I/O error")
+        yield
+
+    before = recommend(client)
+    monkeypatch.setattr("service.catalogue.writing", fail)
+    replies = [
+        client.put("/v1/videos/new", json=FRESH),
+        client.post("/v1/videos", json={"videos": [{"video_id": "new"}]}),
+        client.delete("/v1/videos/v2"),
+    ]
+    assert [reply.status_code for reply in replies] == [503] * 3
+    assert all("retry-after" in reply.headers and "I/O" not in reply.text for reply in replies)
+    assert recommend(client) == before
 
 
 def test_ids_may_hold_anything(client: TestClient) -> None:
