@@ -8,7 +8,7 @@ import pytest
 
 from data.columns import Strings
 from data.config import Config
-from data.errors import BundleError
+from data.errors import BundleError, ConfigError
 from data.home import Home
 from tests.night_log import FIRST, night_config
 from training.decision import decision_path, read_decision, render, write_decision
@@ -128,6 +128,11 @@ def test_named_slices_are_judged_too() -> None:
     assert decide([scored()], [scored()], GOOD_FACTS, config(slices=["new_users", "tab"])).promoted
     named = decide([scored()], [scored()], GOOD_FACTS, config(slices=["new_users"]))
     assert check(named, "order", "click where new_users is new").verdict == "pass"
+
+
+def test_a_slice_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown slice 'city': expected one of new_users, new_videos, tab"):
+        decide([scored()], [scored()], GOOD_FACTS, config(slices=["city"]))
 
 
 def test_without_a_champion_the_order_is_held_against_chance() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data.config import Config
+from data.errors import ConfigError
 from training.baselines import CHAMPION
 from training.figures import Scored, beside, evaluate
 from training.gates import gate_figures
@@ -105,8 +106,16 @@ def better(candidate: Sequence[Scored], other: Sequence[Scored], config: Config)
 
 
 def with_slices(config: Config) -> Config:
-    """The configuration with the gate's slices among those that figures are split by."""
+    """The configuration with the gate's slices among those that figures are split by.
+
+    Raises:
+        ConfigError: ``gate.slices`` names what is no slice.
+    """
     columns = [name for name in config.gate.slices if name not in NAMED_SLICES]
+    for name in columns:
+        if name not in config.log.context:
+            known = ", ".join([*NAMED_SLICES, *config.log.context])
+            raise ConfigError(f"gate.slices: unknown slice {name!r}: expected one of {known}")
     slices = tuple(dict.fromkeys([*config.evaluation.slices, *columns]))
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"slices": slices})})
 

@@ -19,12 +19,13 @@ from data.feedback.retention import retain
 from data.home import Home
 from data.log import read_day
 from models.bundle import Bundle
+from models.collect import collect
 from models.registry import Registry
 from training.days import learn_days, run_folder
 from training.decision import decision_path, read_decision, write_decision
 from training.figures import Scored, evaluate
 from training.frozen import Frozen
-from training.gate import better, decide
+from training.gate import better, decide, with_slices
 from training.learner import Learner
 from training.lock import only_one
 from training.night import Night, plan_night, trained_champion
@@ -38,10 +39,13 @@ from training.screen import Screened, screen_days
 from training.trial import try_out
 from training.waiting import open_labels
 
+KEPT = 28
+"""Versions that stay besides those that somebody needs: a challenger and a refresh a night for two weeks."""
+
 
 def retrain(config: Config, home: Home, full: bool, now: int, console: Console) -> Outcome:
     """Export, screen new days, learn, judge on the newest good day D (which the next night learns from), promote or keep,
-    bring the champion's counts up to this morning, and forget what was exported for good.
+    bring the champion's counts up to this morning, and remove served rows and versions that nobody needs any longer.
 
     Args:
         full: have a network that starts anew compete, whether or not its interval has come.
@@ -53,6 +57,7 @@ def retrain(config: Config, home: Home, full: bool, now: int, console: Console) 
         WatchNextError: the configuration, the logs, the disk or the database are not as they should be. The champion is
             what it was, and the same command goes on from there.
     """
+    with_slices(config)  # says at once what the gate would say at the end
     with only_one(home, config.name, "retrain"):
         export_days(config, home, now, console)
         registry, nights = Registry(home), Nights(home, config)
@@ -83,6 +88,7 @@ def retrain(config: Config, home: Home, full: bool, now: int, console: Console) 
         if registry.champion(config.name) is not None:
             refreshed = refresh_champion(config, home, screened.good, now)
         retain(config, home, now)
+        collect(registry, config.name, KEPT)
         held = tuple(judged.day for judged in screened.held)
         if held and outcome.status == "nothing":
             reasons = "; ".join(f"{judged.day}: {reason}" for judged in screened.held for reason in judged.reasons)
