@@ -1,6 +1,7 @@
 """Gathering from several generators, and what is skipped on the way."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from service.runtime import Runtime
 from service.schemas import RecommendRequest
 from service.settings import Settings
 from tests.service_fakes import Failing, Fixed, encoder, serving, sources
+from tests.small_log import small_config
 
 NOBODY = Taste(-1, np.zeros(0, np.int64), 0, frozenset())
 
@@ -75,6 +77,8 @@ OUTCOMES = st.sampled_from([{}, {"watch": 9.0}, {"click": 0}])
 @given(
     user=st.sampled_from(["u1", "u2", "u3", "nobody"]),
     blocked=st.sets(VIDEOS, max_size=4),
+    gone=st.sets(VIDEOS, max_size=4),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
     exclude=st.lists(VIDEOS, max_size=6),
     watched=st.lists(st.tuples(VIDEOS, OUTCOMES), max_size=6),
     query=st.none() | VIDEOS,
@@ -84,6 +88,8 @@ OUTCOMES = st.sampled_from([{}, {"watch": 9.0}, {"click": 0}])
 def test_recommend_never_returns_what_it_must_not(
     user: str,
     blocked: set[str],
+    gone: set[str],
+    share: float,
     exclude: list[str],
     watched: list[tuple[str, dict[str, Any]]],
     query: str | None,
@@ -92,6 +98,8 @@ def test_recommend_never_returns_what_it_must_not(
 ) -> None:
     """Whatever generators bring: the pipeline does not rely on their manners."""
     bundle = serving(brought=sources(*(Fixed(f"g{n}", rows) for n, rows in enumerate(rude))))
+    config = small_config(exploration={"share": share}, ranking={"weights": {"click": 1.0}})
+    bundle = replace(bundle, config=config, taken_down=frozenset(gone))
     time = encoder().state.boundary + 10_000
     body = {
         "user_id": user,
@@ -104,7 +112,9 @@ def test_recommend_never_returns_what_it_must_not(
     RUNTIME.blocked = frozenset(blocked)
     slate = rank(to_query(RecommendRequest.model_validate(body), 2000, bundle, time), bundle, RUNTIME)
     found = [slate.candidates.video_ids[place] for place in slate.shown.tolist()]
-    unwanted = encoder().seen(user) | blocked | {*exclude, *(video for video, _ in watched), query}
+    unwanted = encoder().seen(user) | blocked | gone | {*exclude, *(video for video, _ in watched), query}
     brought = {encoder().video_ids[row] for rows in rude for row in rows}
     assert len(found) == len(set(found))
     assert set(found) == brought - unwanted
+    assert len(slate.filled.propensity) == len(slate.filled.explored) == len(found)
+    assert ((slate.filled.propensity > 0) & (slate.filled.propensity <= 1)).all()
