@@ -3,11 +3,12 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data.columns import Batch
 from data.config import Config
-from data.feedback.outcomes import log_rows, seen_rows
+from data.feedback.outcomes import log_rows
 from data.feedback.requests import Happened, Request, Shown, as_arrays
 from data.feedback.windows import closed_labels, final_at, impression_window, read_labels
 from tests.feedback_world import HOUR, feedback_config, start_of
@@ -22,7 +23,7 @@ def request(*happened: tuple[str, str, float | None, int], config: Config = CONF
     one = Request("r", "small", "u", T, T + 50, "q", {"tab": "1", "battery": 0.5}, True, [])
     one.items = [Shown(video, place, 0.5, place == 1) for place, video in enumerate("abc")]
     for number, (video, kind, value, after) in enumerate(happened):
-        one.events[f"e{number}"] = Happened(f"e{number}", video, kind, value, T + after)
+        one.add(Happened(f"e{number}", video, kind, value, T + after))
     return log_rows(config, *as_arrays(config, [one]), T + as_of)
 
 
@@ -119,11 +120,22 @@ def test_rows_come_in_the_logs_order_whatever_the_slates() -> None:
     one = Request("r2", "small", "u", T, T, None, {}, True, [Shown("b", 0, None, None), Shown("a", 1, None, None)])
     two = Request("r1", "small", "u", T - 1, T, None, {}, True, [Shown("z", 0, None, None)])
     for number, (which, video) in enumerate([(one, "b"), (one, "a"), (two, "z"), (one, "never shown")]):
-        which.events[str(number)] = Happened(str(number), video, "view", None, T + 1)
-    arrays = as_arrays(CONFIG, [one, two])
-    rows = log_rows(CONFIG, *arrays, T + 2)
+        which.add(Happened(str(number), video, "view", None, T + 1))
+    rows = log_rows(CONFIG, *as_arrays(CONFIG, [one, two]), T + 2)
     assert rows.strings("video_id").tolist() == ["z", "a", "b"]
-    assert seen_rows(CONFIG, *arrays).tolist() == [0, 1, 2]
+
+
+def test_items_of_requests_of_one_user_and_time_stand_between_each_other() -> None:
+    one = Request("r1", "small", "u", T, T, None, {}, True, [Shown("c", 0, 0.1, None), Shown("a", 1, 0.2, None)])
+    two = Request("r2", "small", "u", T, T, None, {}, True, [Shown("b", 0, 0.3, True), Shown("c", 1, 0.4, None)])
+    told = [(two, "b", "like"), (one, "c", "watch"), (one, "a", "view"), (two, "c", "watch"), (two, "c", "watch")]
+    for number, (which, video, kind) in enumerate(told):
+        which.add(Happened(f"e{number}", video, kind, 2.0**number, T + 9 - number))
+    rows = rows_of(log_rows(CONFIG, *as_arrays(CONFIG, [two, one]), T + 3 * HOUR))
+    found = [(r["video_id"], r["request_id"], r["position"], r["propensity"], r["seen_at"] - T) for r in rows]
+    assert found == [("a", "r1", 1, 0.2, 7), ("b", "r2", 0, 0.3, 9), ("c", "r1", 0, 0.1, 8), ("c", "r2", 1, 0.4, 5)]
+    np.testing.assert_equal([r["watch"] for r in rows], [math.nan, math.nan, 2.0, 24.0])
+    np.testing.assert_equal([r["like"] for r in rows], [math.nan, 1.0, math.nan, math.nan])
 
 
 def test_a_day_is_final_by_what_features_read_and_closes_label_by_label() -> None:

@@ -1,5 +1,6 @@
 """Served equals offline: features from a live profile are, to the bit, those from the exported days."""
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import reduce
 from pathlib import Path
@@ -65,11 +66,11 @@ def test_live_features_are_those_of_the_exported_days(tmp_path: Path, impression
     assert statuses == {"accepted", "duplicate", "late"}
 
 
-def _with_histories_of_their_own(self: Feedback, name: str, user: str, since: int, rebuildable: bool) -> Any:
-    return _requests(self, name, user, since, False)
+def _with_histories_of_their_own(self: Feedback, *of: Any) -> Any:
+    return [(replace(request, rebuildable=True), piece) for request, piece in _pieces(self, *of)]
 
 
-_requests = Feedback._requests
+_pieces = Feedback._pieces
 
 
 def _seen_when_served(config: Config, items: Any, timestamp: Any, events: Any) -> Any:
@@ -84,7 +85,7 @@ _seen_at = outcomes._seen_at
 def test_a_planted_difference_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: str) -> None:
     config = feedback_config()
     if plant == "what is not exported":
-        monkeypatch.setattr(Feedback, "_requests", _with_histories_of_their_own)
+        monkeypatch.setattr(Feedback, "_pieces", _with_histories_of_their_own)
     elif plant == "seen when served":
         monkeypatch.setattr("data.feedback.outcomes._seen_at", _seen_when_served)
     else:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data.config import Config, LabelConfig
-from data.feedback.requests import Request
-from data.feedback.windows import VIEW, impression_window
+from data.feedback.requests import Request, Sight
+from data.feedback.windows import VIEW
 
 Status = Literal["accepted", "duplicate", "late", "orphan", "rejected"]
 
@@ -47,9 +47,9 @@ class Rules:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.impression_window = impression_window(config)
+        self.sight = Sight.of(config)
         self.labels: dict[str, LabelConfig | None] = {VIEW: None}
-        self.windows = {VIEW: self.impression_window}
+        self.windows = {VIEW: self.sight.window}
         for kind, label in config.event_types.items():
             self.labels[kind], self.windows[kind] = config.labels[label], config.window(label)
         self._allowance = round(1000 * config.events.future_allowance)
@@ -80,8 +80,8 @@ class Rules:
 
     def _never_seen(self, event: Event, request: Request, received_at: int) -> bool:
         """Whether the item can't become an impression any more, so that nothing can be joined to it."""
-        until = request.timestamp + self.impression_window
-        return received_at > until and not request.is_seen(self.config, event.video_id, until)
+        until = request.timestamp + self.sight.window
+        return received_at > until and not request.is_seen(self.sight, event.video_id)
 
     def clock_of(self, event: Event, request: Request, received_at: int) -> str | None:
         """``early`` or ``future`` where the client's time can't be right."""

@@ -51,8 +51,8 @@ class Memory:
         """Take a request in, or into the one that is there already the events that it lacks; returns the one kept."""
         there = self.requests.get(request.request_id)
         if there is not None:
-            for event_id, event in request.events.items():
-                there.events.setdefault(event_id, event)
+            for event in request.events.values():
+                there.add(event)
             return there
         self.requests[request.request_id] = request
         self.user((request.name, request.user_id)).requests[request.request_id] = request

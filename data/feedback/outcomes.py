@@ -50,7 +50,7 @@ class Events:
     value: Floats
     received_at: Ints
 
-    def take(self, chosen: NDArray[np.bool_]) -> "Events":
+    def take(self, chosen: NDArray[Any]) -> "Events":
         return Events(self.item[chosen], self.type[chosen], self.value[chosen], self.received_at[chosen])
 
 
@@ -74,12 +74,6 @@ def log_rows(config: Config, items: Items, events: Events, as_of: int) -> Batch:
         known = np.maximum(visible, seen)[rows].astype(np.float64)
         columns[f"{label}_visible_at"] = np.where(np.isnan(value[rows]), np.nan, known)
     return Batch(columns)
-
-
-def seen_rows(config: Config, items: Items, events: Events) -> Ints:
-    """Which of the items are impressions by now [m]."""
-    timestamp = np.array(items.timestamp, np.int64)[items.request]
-    return np.flatnonzero(_seen_at(config, items, timestamp, events) < NEVER)
 
 
 def _shared(config: Config, items: Items, rows: Ints) -> dict[str, Column]:

@@ -6,10 +6,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.config import Config
-from data.feedback.outcomes import Events, Items
+from data.feedback.outcomes import Events, Floats, Ints, Items
 from data.feedback.served import Served
+from data.feedback.windows import impression_window
 
 
 class Happened(NamedTuple):
@@ -31,9 +33,36 @@ class Shown(NamedTuple):
     is_exploration: bool | None
 
 
+class Sight(NamedTuple):
+    """What of a configuration says which items are impressions: places seen when served, and the impression window."""
+
+    fold: int
+    window: int
+
+    @classmethod
+    def of(cls, config: Config) -> "Sight":
+        fold = config.events.above_fold if config.events.impression == "served" else 0
+        return cls(fold, impression_window(config))
+
+
+class Piece(NamedTuple):
+    """A request's share of :class:`Items` and :class:`Events`, never changed: the items that may be impressions, ordered by
+    (video, position), the events on them, ``item`` among these, and the videos that are impressions by now."""
+
+    items: tuple[Shown, ...]
+    position: Ints
+    propensity: Floats
+    is_exploration: Floats
+    item: Ints
+    type: NDArray[np.str_]
+    value: Floats
+    received_at: Ints
+    seen: frozenset[str]
+
+
 @dataclass
 class Request:
-    """``events`` by id; all else stands from the beginning."""
+    """All but the events stands from the beginning; they come by :meth:`add`."""
 
     request_id: str
     name: str
@@ -45,6 +74,7 @@ class Request:
     rebuildable: bool
     items: list[Shown]
     events: dict[str, Happened] = field(default_factory=dict)
+    _piece: tuple[Sight, Piece] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, served: Served, answered_at: int, rebuildable: bool) -> "Request":
@@ -52,65 +82,113 @@ class Request:
         who = served.request_id, served.name, served.user_id, served.timestamp
         return cls(*who, answered_at, served.query_video_id, served.context, rebuildable, items)
 
-    def copy(self) -> "Request":
-        """One whose events don't change."""
-        return replace(self, events=dict(self.events))
+    def add(self, event: Happened) -> None:
+        """Take an event in, unless it is there."""
+        if event.event_id not in self.events:
+            self.events[event.event_id] = event
+            self._piece = None
 
     @cached_property
     def place(self) -> Mapping[str, int]:
         """The position of each video."""
         return {item.video_id: item.position for item in reversed(self.items)}
 
-    def is_seen(self, config: Config, video_id: str, until: int) -> bool:
-        """Whether the item had become an impression by ``until`` (ms)."""
-        if config.events.impression == "served" and self.place[video_id] < config.events.above_fold:
-            return self.answered_at <= until
+    def is_seen(self, sight: Sight, video_id: str) -> bool:
+        """Whether the item is an impression by now."""
+        until = self.timestamp + sight.window
+        if self.place[video_id] < sight.fold and self.answered_at <= until:
+            return True
         return any(e.video_id == video_id and e.received_at <= until for e in self.events.values())
+
+    def piece(self, sight: Sight) -> Piece:
+        """As arrays, kept until an event comes."""
+        if self._piece is None or self._piece[0] != sight:
+            self._piece = sight, _piece_of(self, sight)
+        return self._piece[1]
+
+
+def _piece_of(request: Request, sight: Sight) -> Piece:
+    touched = {event.video_id for event in request.events.values()}
+    chosen = [item for item in request.items if item.position < sight.fold or item.video_id in touched]
+    items = tuple(sorted(chosen, key=lambda item: (item.video_id, item.position)))
+    row = {item.video_id: n for n, item in reversed([*enumerate(items)])}
+    events = [event for event in request.events.values() if event.video_id in row]
+    events.sort(key=lambda event: (row[event.video_id], event.received_at, event.event_id))
+    return Piece(
+        items,
+        np.array([item.position for item in items], np.int64),
+        _floats([item.propensity for item in items]),
+        _floats([item.is_exploration for item in items]),
+        np.array([row[event.video_id] for event in events], np.int64),
+        np.array([event.type for event in events], np.str_),
+        _floats([event.value for event in events]),
+        np.array([event.received_at for event in events], np.int64),
+        frozenset(video for video in row if request.is_seen(sight, video)),
+    )
+
+
+def _floats(values: Sequence[float | bool | None]) -> Floats:
+    return np.array([np.nan if value is None else float(value) for value in values], np.float64)
 
 
 def as_arrays(config: Config, requests: Sequence[Request]) -> tuple[Items, Events]:
     """The items of these requests in the order of the log, (timestamp, user, video, request, position), and the events on
     them. Items that can't be impressions, for want of an event, are left out, and so are events on what was not shown."""
-    every = ((n, r, i) for n, r in enumerate(requests) for i in _candidates(config, r))
-    places = [(r.timestamp, r.user_id, i.video_id, r.request_id, i.position, n, i) for n, r, i in every]
-    places.sort(key=lambda place: place[:5])
-    shown = [place[6] for place in places]
+    sight = Sight.of(config)
+    return joined([(request, request.piece(sight)) for request in requests])
+
+
+def joined(pieces: Sequence[tuple[Request, Piece]]) -> tuple[Items, Events]:
+    """:func:`as_arrays` of requests with their pieces."""
+    pieces = sorted(pieces, key=lambda pair: (pair[0].timestamp, pair[0].user_id, pair[0].request_id))
+    requests, parts = [request for request, _ in pieces], [piece for _, piece in pieces]
+    counts = np.array([len(part.items) for part in parts], np.int64)
+    starts = np.cumsum(counts) - counts
     items = Items(
-        np.array([place[5] for place in places], np.int64),
-        [r.request_id for r in requests],
-        [r.user_id for r in requests],
-        [r.timestamp for r in requests],
-        [r.answered_at for r in requests],
-        [r.query_video_id for r in requests],
-        [r.context for r in requests],
-        [i.video_id for i in shown],
-        np.array([i.position for i in shown], np.int64),
-        _floats([i.propensity for i in shown]),
-        _floats([i.is_exploration for i in shown]),
+        np.repeat(np.arange(len(parts)), counts),
+        [request.request_id for request in requests],
+        [request.user_id for request in requests],
+        [request.timestamp for request in requests],
+        [request.answered_at for request in requests],
+        [request.query_video_id for request in requests],
+        [request.context for request in requests],
+        [item.video_id for part in parts for item in part.items],
+        _joined([part.position for part in parts], np.int64),
+        _joined([part.propensity for part in parts], np.float64),
+        _joined([part.is_exploration for part in parts], np.float64),
     )
-    row = {(place[5], place[2]): n for n, place in reversed([*enumerate(places)])}
-    found = [
-        (row[n, e.video_id], e.received_at, e.event_id, e)
-        for n, r in enumerate(requests)
-        for e in r.events.values()
-        if (n, e.video_id) in row
-    ]
-    found.sort(key=lambda f: f[:3])
     events = Events(
-        np.array([f[0] for f in found], np.int64),
-        np.array([f[3].type for f in found], np.str_),
-        _floats([f[3].value for f in found]),
-        np.array([f[1] for f in found], np.int64),
+        _joined([part.item + start for part, start in zip(parts, starts.tolist(), strict=True)], np.int64),
+        _joined([part.type for part in parts], np.str_),
+        _joined([part.value for part in parts], np.float64),
+        _joined([part.received_at for part in parts], np.int64),
     )
-    return items, events
+    keys = [(request.timestamp, request.user_id) for request in requests]
+    return _interleaved(items, events) if len(set(keys)) < len(keys) else (items, events)
 
 
-def _candidates(config: Config, request: Request) -> Sequence[Shown]:
-    """The items that may be impressions."""
-    fold = config.events.above_fold if config.events.impression == "served" else 0
-    touched = {event.video_id for event in request.events.values()}
-    return [item for item in request.items if item.position < fold or item.video_id in touched]
+def _joined(parts: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, kind)
 
 
-def _floats(values: Sequence[float | bool | None]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    return np.array([np.nan if value is None else float(value) for value in values], np.float64)
+def _interleaved(items: Items, events: Events) -> tuple[Items, Events]:
+    """Requests of one user and time have their items between each other's: put all items in their order."""
+    request = items.request.tolist()
+    keys = [
+        (items.timestamp[r], items.user_id[r], video, items.request_id[r], position)
+        for r, video, position in zip(request, items.video_id, items.position.tolist(), strict=True)
+    ]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    moved = place[events.item]
+    by_item = np.argsort(moved, kind="stable")
+    items = replace(
+        items,
+        request=items.request[order],
+        video_id=[items.video_id[row] for row in order.tolist()],
+        position=items.position[order],
+        propensity=items.propensity[order],
+        is_exploration=items.is_exploration[order],
+    )
+    return items, replace(events.take(by_item), item=moved[by_item])

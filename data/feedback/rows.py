@@ -85,7 +85,7 @@ def read_requests(connection: sa.Connection, condition: sa.ColumnElement[bool]) 
     wanted = sa.and_(condition, events.c.fate != "orphan")
     for row in connection.execute(sa.select(*columns).select_from(of_served).where(wanted)):
         if row.request_id in requests:
-            requests[row.request_id].events[row.event_id] = Happened._make(row[1:])
+            requests[row.request_id].add(Happened._make(row[1:]))
     return list(requests.values())
 
 

@@ -21,9 +21,9 @@ from data.database import create_tables, reading, upsert
 from data.errors import WatchNextError
 from data.feedback.events import Event, Fate, Rules
 from data.feedback.memory import Memory, User
-from data.feedback.outcomes import log_rows, seen_rows
+from data.feedback.outcomes import log_rows
 from data.feedback.queue import Operation, WriteQueue
-from data.feedback.requests import Happened, Request, as_arrays
+from data.feedback.requests import Happened, Piece, Request, Sight, joined
 from data.feedback.rows import event_row, item_rows, known_events, read_requests, requests_by_id, served_row
 from data.feedback.schema import events as events_table
 from data.feedback.schema import served as served_table
@@ -139,20 +139,18 @@ class Feedback:
             FeedbackError: the database cannot be read.
         """
         config = config or self._config_of()
-        requests = self._requests(name, user_id, since_ms, rebuildable=True)
-        if config is None or not requests:
+        if config is None:
             return None
-        rows = log_rows(config, *as_arrays(config, requests), as_of)
-        return rows if len(rows) else None
+        pieces = [pair for pair in self._pieces(config, name, user_id, since_ms) if pair[0].rebuildable]
+        rows = log_rows(config, *joined(pieces), as_of) if pieces else None
+        return rows if rows is not None and len(rows) else None
 
     def seen(self, name: str, user_id: str, since_ms: int) -> set[str]:
         """Ids of the videos that the user had impressions of, of requests at or after ``since_ms``."""
         config = self._config_of()
-        requests = self._requests(name, user_id, since_ms, rebuildable=False)
-        if config is None or not requests:
+        if config is None:
             return set()
-        items, events = as_arrays(config, requests)
-        return {items.video_id[row] for row in seen_rows(config, items, events).tolist()}
+        return set().union(*(piece.seen for _, piece in self._pieces(config, name, user_id, since_ms)))
 
     def counters(self) -> Mapping[str, int]:
         """All counts, those not yet on disk included."""
@@ -205,7 +203,7 @@ class Feedback:
             ours = request is not None and fate.status != "orphan"
             if request is not None and ours:
                 happened = Happened(event.event_id, event.video_id, event.type, event.value, stamp)
-                request.events[event.event_id] = happened
+                request.add(happened)
                 pins.append(self._memory.pin((request.name, request.user_id)))
             rows.append(event_row(event, fate, request.user_id if request is not None and ours else event.user_id, stamp))
         self._queue.put(Operation(stamp, [(events_table, rows)], dict(counts), 0, pins, done))
@@ -222,17 +220,16 @@ class Feedback:
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
-    def _requests(self, name: str, user_id: str, since: int, rebuildable: bool) -> list[Request]:
-        """Copies, as of now, of the user's requests at or after ``since``."""
-        key = name, user_id
+    def _pieces(self, config: Config, name: str, user_id: str, since: int) -> list[tuple[Request, Piece]]:
+        """The user's requests at or after ``since``, as they are now."""
+        key, sight = (name, user_id), Sight.of(config)
         with self._lock:
             user = self._memory.pin(key)
         try:
             while True:
                 with self._lock:
                     if user.at_hand(since):
-                        chosen = [r for r in user.requests.values() if r.timestamp >= since]
-                        return [r.copy() for r in chosen if r.rebuildable or not rebuildable]
+                        return [(r, r.piece(sight)) for r in user.requests.values() if r.timestamp >= since]
                 user = self._read(user, key, since)
         finally:
             with self._lock:
