@@ -4,8 +4,9 @@
 
 Two versions of one trained bundle (of the registry folder ``--source``; default: a tiny one, trained first) in a home of
 their own; a server process; client processes that each send the next request when the last is answered (rank 200
-candidates, and every fourth time recommend). First some seconds without a swap, then ``--swaps`` rollbacks (over HTTP
-with an admin key, or by ``watchnext models rollback``, whose own start-up then competes for the same cores), each from
+candidates, and every fourth time recommend; slates of one item). First some seconds without a swap, then ``--swaps``
+rollbacks (over HTTP with an admin key, or by ``watchnext models rollback``, whose own start-up then competes for the same
+cores), each from
 the call until the server answers with the other version. Reported: requests that failed, p50 and p99 before and of all
 requests that overlap a swap, RSS of the server after 5 swaps and after all. RSS is measured in as many swaps again
 without the clients: under load it also grows with the slates that the service remembers (bounded, some KB a request).
@@ -164,7 +165,7 @@ def send(seed: int, port: int, key: str, videos: Sequence[str], stop: Any, path:
     while not stop.is_set():
         user, number = f"u{random.randrange(500)}", number + 1
         recommend = number % 4 == 0
-        body: dict[str, Any] = {"user_id": user, "context": {"device": "phone"}, "limit": 20}
+        body: dict[str, Any] = {"user_id": user, "context": {"device": "phone"}, "limit": 1}
         if not recommend:
             body["candidates"] = random.sample(videos, min(CANDIDATES, len(videos)))
         data = json.dumps(body)

@@ -64,29 +64,32 @@ def _collect(registry: Registry, name: str, keep: int, dry_run: bool) -> Collect
 
 
 def needed(registry: Registry, name: str) -> dict[int, str]:
-    """The versions that must stay, each with the strongest reason.
+    """The versions that must stay, each with its reasons.
 
     Raises:
         WatchNextError: the database, or an experiment's file, can't be read.
     """
     rollouts, pointer = Rollouts(registry), registry.pointer(name)
+    found = [] if pointer is None else [(pointer.version, "champion"), (pointer.previous, "previous")]
+    found += [(version, "pinned") for version in rollouts.pinned(name)]
+    found += [(rollout.version, kind) for kind, rollout in rollouts.find(name).items() if rollout.running]
     experiments = load_experiments(registry.home.root / "experiments", name)
-    reasons = {arm.bundle: "experiment" for e in experiments for arm in e.arms if arm.bundle is not None}
-    reasons |= {rollout.version: kind for kind, rollout in rollouts.find(name).items() if rollout.running}
-    reasons |= dict.fromkeys(rollouts.pinned(name), "pinned")
-    if pointer is not None:
-        reasons |= {pointer.previous: "previous"} if pointer.previous is not None else {}
-        reasons[pointer.version] = "champion"
+    found += [(arm.bundle, "experiment") for e in experiments for arm in e.arms]
+    reasons: dict[int, str] = {}
+    for version, reason in found:
+        if version is not None:
+            reasons[version] = f"{reasons[version]}, {reason}" if version in reasons else reason
     return _with_origins(registry, name, reasons)
 
 
 def _with_origins(registry: Registry, name: str, reasons: dict[int, str]) -> dict[int, str]:
     """Those too whose weights a refreshed version has: training goes on from there."""
-    origins = {}
+    origins: dict[int, str] = {}
     for version in reasons:
         with suppress(BundleError):
             origin = read_manifest(registry.folder_of(name, version)).refreshed_from
-            origins |= {origin: f"refreshed as {version}"} if origin is not None else {}
+            if origin is not None:
+                origins[origin] = f"refreshed as {version}"
     return origins | reasons
 
 

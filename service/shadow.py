@@ -78,6 +78,11 @@ class Shadow:
         with self._lock:
             return Differences(**{**vars(self._sums), "predicted": dict(self._sums.predicted)})
 
+    def begin_anew(self) -> None:
+        """Forget the differences: another champion is served from now on."""
+        with self._lock:
+            self._sums = Differences()
+
     def close(self) -> None:
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
 """Follows the registry: a new champion, a shadow, a canary are loaded and warmed aside, then put in place."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -73,7 +73,9 @@ class Watcher:
         self._follow_canary(rollouts.get("canary"))
         self._follow_arms(name)
         if slot.canary is not None and (verdict := slot.canary.verdict(settings)) is not None:
-            self._withdraw(slot.canary.rollout, *verdict)
+            figures = dict(zip(("champion", "canary"), map(asdict, slot.canary.figures()), strict=True))
+            band, reason = verdict
+            self._withdraw(slot.canary.rollout, band, reason, **figures)
 
     def _begin_again(self) -> None:
         """Nothing is served. A new champion may be; so may one that could not be read the last time."""
@@ -125,6 +127,8 @@ class Watcher:
             slot.canary = None
             if canary.rollout.version != serving.version:
                 slot.canary = Canary.beside(serving, canary.serving, canary.rollout)
+        if slot.shadow is not None:
+            slot.shadow.begin_anew()
         settle()
         give_back()
 
@@ -224,7 +228,7 @@ class Watcher:
             return None
         return rollout
 
-    def _withdraw(self, rollout: Rollout, name: str, reason: str) -> None:
+    def _withdraw(self, rollout: Rollout, name: str, reason: str, **figures: object) -> None:
         """First here, so that no more users get it; then in the database, which the other processes follow."""
         slot, kind = self._runtime.slot, rollout.kind
         self._withdrawn[kind, rollout.version, rollout.started_at] = reason
@@ -232,7 +236,7 @@ class Watcher:
             slot.canary = None
             self._runtime.metrics.canary_version.set(0)
             self._runtime.metrics.canaries_withdrawn.labels(name).inc()
-        log.error(f"{kind} withdrawn", version=rollout.version, band=name, reason=reason)
+        log.error(f"{kind} withdrawn", version=rollout.version, band=name, reason=reason, **figures)
         self._rollouts.end(rollout.name, kind, "withdrawn", reason, only=rollout.version)
         give_back()
 
