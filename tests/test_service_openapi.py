@@ -1,5 +1,6 @@
 """Everything that the OpenAPI document promises, asked for by schemathesis of a real server: with keys, and without."""
 
+import http.client
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -88,3 +89,15 @@ def test_every_other_operation_asks_for_a_key(name: str, served: tuple[str, str]
 def test_all_operations_were_asked() -> None:
     assert set(CASES) == set(OPERATIONS)
     print(f"\n{sum(CASES.values())} cases of {len(OPERATIONS)} operations: {dict(CASES)}")
+
+
+def test_a_refused_body_does_not_get_in_the_way_of_the_next_request(served: tuple[str, str]) -> None:
+    connection = http.client.HTTPConnection(served[0].removeprefix("http://"), timeout=30)
+    for _ in range(3):
+        connection.request("POST", "/v1/rank", b"x" * 300_000, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        assert (answer.status, b"expected the header" in answer.read()) == (401, True)
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b'{"status":"ok"}')
+    connection.close()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from data.database import writing
 from data.errors import BundleError
 from data.home import Home
 from models.registry import Registry
@@ -300,6 +301,24 @@ def test_what_cant_be_promoted_is_a_409_with_the_reason(versions: Versions) -> N
         for body in ({}, {"version": "2024030501"}, {"version": 7}, {"version": True}, {"version": 2024030501, "name": "x"}):
             assert client.post("/v1/models/promote", json=body).status_code == 422, body
         assert client.post("/v1/models/rollback", content=b"{}").status_code == 415  # no page elsewhere can send it
+
+
+def test_a_locked_database_moves_no_champion_and_ranking_goes_on(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.database.BUSY_TIMEOUT_MS", 1)
+    first, second = versions.publish(), versions.publish()
+    versions.registry.promote("small", first)
+    versions.registry.promote("small", second)
+    with versions.client() as client:
+        with writing(versions.registry.engine):
+            for path, body in (("rollback", {}), ("promote", {"version": first})):
+                answer = client.post(f"/v1/models/{path}", json=body)
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+                assert "the database can't be read or written" in answer.json()["detail"]
+            assert answered_by(client) == second
+        assert client.post("/v1/models/rollback", json={}).status_code == 200
+        until(lambda: answered_by(client) == first)
 
 
 def test_only_an_admin_key_moves_the_champion(versions: Versions, home: Path) -> None:
