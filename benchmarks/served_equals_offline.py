@@ -81,11 +81,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", action="store_true", help="simulated days through the service, events and all")
     parser.add_argument("--window", type=float, default=3600.0, help="with --replay: attribution window, seconds")
+    parser.add_argument("--clients", type=int, default=4, help="with --replay: requests asked at once")
     options = parser.parse_args()
     if options.replay:
         from served_equals_replay import replay
 
-        sys.exit(1 if replay(options.rows or 20_000, options.seed, options.window, Console()) else 0)
+        over = replay(options.rows or 20_000, options.seed, options.window, options.clients, Console())
+        sys.exit(1 if over else 0)
     if options.config is None:
         parser.error("CONFIG is missing")
     config, home, console = read_config(options.config), Home.from_environment(), Console()

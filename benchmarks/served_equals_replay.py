@@ -2,12 +2,12 @@
 
 Called by ``served_equals_offline.py --replay``. In a home of its own a small world is simulated and a bundle trained on
 its first days. `watchnext serve` runs with the replay clock; the requests of the next three days are asked of `/v1/rank`,
-without a history, in the order of time, and what the users did is sent to `/v1/events` when it happened: views (some are
-missing), clicks, watched seconds in one or two parts, likes, follows, dismissals; some twice, some of unknown requests,
-some too late. Videos uploaded on these days come by `/v1/videos`, and some of the others change there. At each midnight the
-settled days are exported and `watchnext refresh` brings the counts up to the morning; the service swaps to the refreshed
-bundle. In the end the days are exported and the bundle that was trained is evaluated on them: weights frozen, features
-advancing with the log. Every exported impression's prediction is held against the served one.
+without a history, in the order of time, `--clients` of them at once. What the users did is sent to `/v1/events` when it
+happened: views (some are missing), clicks, watched seconds in one or two parts, likes, follows, dismissals; some twice, some
+of unknown requests, some too late. Videos uploaded on these days come by `/v1/videos`, and some of the others change there.
+At each midnight the settled days are exported and `watchnext refresh` brings the counts up to the morning; the service swaps
+to the refreshed bundle. In the end the days are exported and the bundle that was trained is evaluated on them: weights
+frozen, features advancing with the log. Every exported impression's prediction is held against the served one.
 """
 
 import json
@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
 from heapq import merge
@@ -31,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from data.config import Config, load_config
@@ -63,7 +64,7 @@ Served = dict[tuple[str, str], list[float]]
 """Predictions [K] by (request, video)."""
 
 
-def replay(rows: int, seed: int, window: float, console: Console) -> int:
+def replay(rows: int, seed: int, window: float, clients: int, console: Console) -> int:
     """The whole of it; returns how many predictions differ by more than TOLERANCE."""
     started = time.perf_counter()
     root = Home.from_environment().root
@@ -75,7 +76,7 @@ def replay(rows: int, seed: int, window: float, console: Console) -> int:
         videos = hold_back(Path(folder), day_start(days[0], config.timezone))
         ingest(config, [Path(folder) / "logs"], home, console).print(console)
         version = train(config, home, console)
-        result = play(config, home, days, later, videos, seed, Path(folder) / "replay.toml", console)
+        result = play(config, home, days, later, videos, seed, Path(folder) / "replay.toml", console, clients)
         export_days(config, home, day_start(days[-1], config.timezone) + 10 * 86_400_000, console)
         figures = compare(config, home, Registry(home).open(config.name, version), days, result.predictions)
     over = sum(f["over"] for by_objective in figures.values() for f in by_objective["objectives"].values())
@@ -85,6 +86,7 @@ def replay(rows: int, seed: int, window: float, console: Console) -> int:
         "rows": rows,
         "seed": seed,
         "window": window,
+        "clients": clients,
         "tolerance": TOLERANCE,
         "over": over,
         "requests": result.requests,
@@ -149,6 +151,7 @@ def play(
     seed: int,
     config_file: Path,
     console: Console,
+    clients: int,
 ) -> Result:
     """Live the days through HTTP."""
     settings = {
@@ -162,7 +165,7 @@ def play(
     command = [sys.executable, str(WATCHNEXT), "serve", "--name", config.name]
     result = Result({}, Counter(), 0, [])
     with running_server(command, home, console) as address, httpx.Client(base_url=address, timeout=60) as client:
-        product = Product(client, config, home, config_file, np.random.default_rng([seed, 2]), result, console)
+        product = Product(client, config, home, config_file, np.random.default_rng([seed, 2]), result, console, clients)
         product.wait_for(None)
         product.plan_videos(videos, day_start(days[0], config.timezone), len(days))
         for day in days:
@@ -183,12 +186,14 @@ class Product:
         rng: np.random.Generator,
         result: Result,
         console: Console,
+        clients: int,
     ) -> None:
         self._client, self._config, self._home, self._file = client, config, home, config_file
         self._rng, self._result, self._console = rng, result, console
         self._waiting: list[tuple[int, Row]] = []  # events to come, with when
         self._uploads: list[tuple[int, str, Row]] = []  # videos to come, with when
         self._number = 0
+        self._clients, self._pool = clients, ThreadPoolExecutor(clients)
 
     def plan_videos(self, videos: Sequence[Row], since: int, days: int) -> None:
         """New videos come when they are uploaded; a share of the others changes at some time, mostly its own columns."""
@@ -209,13 +214,22 @@ class Product:
     def live(self, day: date, folder: Path) -> None:
         """A day's requests and the events of its time, then the night."""
         midnight = day_start(day + timedelta(days=1), self._config.timezone)
-        for slate in track(list(slates(folder)), f"Replaying {day}", console=self._console, transient=True):
-            self.send_until(slate[0]["timestamp"])
-            self.ask(slate)
+        waiting = deque(slates(folder))
+        with Progress(console=self._console, transient=True) as progress:
+            task = progress.add_task(f"Replaying {day}", total=len(waiting))
+            while waiting:
+                self.send_until(waiting[0][0]["timestamp"])
+                together = [waiting.popleft()]
+                upload = self._uploads[0][0] if self._uploads else midnight
+                while waiting and len(together) < self._clients and waiting[0][0]["timestamp"] <= upload:
+                    together.append(waiting.popleft())
+                for slate, answer in zip(together, self._pool.map(self.ask, together), strict=True):
+                    self.note(slate, answer)
+                progress.advance(task, len(together))
         self.send_until(midnight)
         self.night(midnight)
 
-    def ask(self, slate: Sequence[Row]) -> None:
+    def ask(self, slate: Sequence[Row]) -> Row:
         first = slate[0]
         body = {
             "user_id": first["user_id"],
@@ -224,7 +238,10 @@ class Product:
             "query_video_id": first["query_video_id"],
             "timestamp": first["timestamp"],
         }
-        answer = expect(self._client.post("/v1/rank", json=body), 200)
+        return expect(self._client.post("/v1/rank", json=body), 200)
+
+    def note(self, slate: Sequence[Row], answer: Row) -> None:
+        """Keep the predictions; plan what the user will do."""
         if answer["degraded"]:
             sys.exit(f"/v1/rank left something out: {answer['degraded']}")
         self._result.requests += 1
@@ -277,19 +294,17 @@ class Product:
         due = 0
         while due < len(self._waiting) and self._waiting[due][0] < moment:
             due += 1
-        batch: list[Row] = []
+        batches: list[list[Row]] = []
         for when, event in self._waiting[:due]:
-            if batch and (when // 1000 != batch[0]["timestamp"] // 1000 or len(batch) == AT_ONCE):
-                self.send(batch)
-                batch = []
-            batch.append(event)
+            if not batches or when // 1000 != batches[-1][0]["timestamp"] // 1000 or len(batches[-1]) == AT_ONCE:
+                batches.append([])
+            batches[-1].append(event)
         self._waiting = self._waiting[due:]
-        if batch:
-            self.send(batch)
+        for answer in self._pool.map(self.send, batches):
+            self._result.fates.update(fate["status"] for fate in answer["events"])
 
-    def send(self, batch: Sequence[Row]) -> None:
-        answer = expect(self._client.post("/v1/events", json={"events": batch}), 202)
-        self._result.fates.update(fate["status"] for fate in answer["events"])
+    def send(self, batch: Sequence[Row]) -> Row:
+        return expect(self._client.post("/v1/events", json={"events": batch}), 202)
 
     def night(self, midnight: int) -> None:
         """Export what is final; counts of this morning, without training; wait until the service has them."""
