@@ -10,8 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from data.database import writing
+from data.feedback.served import Served
 
-Rows = Sequence[dict[str, Any]]
+Row = dict[str, Any]
 
 LARGEST_GROUP = 2_000
 """Operations in one commit."""
@@ -19,15 +20,13 @@ LARGEST_GROUP = 2_000
 
 @dataclass
 class Operation:
-    """Rows to insert by table, counts to add, and who waits for it. ``stamp`` (ms) is when it was taken in.
-
-    ``slates`` are the served slates in it: 1 or 0.
-    """
+    """A served slate with its row, or rows of events; counts to add; and who waits for it. ``stamp`` (ms) is when it was
+    taken in. The rows of a slate's items, of which there may be many, are made when it is written."""
 
     stamp: int
-    inserts: Sequence[tuple[sa.Table, Rows]] = ()
+    slate: tuple[Row, Served] | None = None
+    events: Sequence[Row] = ()
     counts: dict[str, int] = field(default_factory=dict)
-    slates: int = 0
     pins: Sequence[Any] = ()  # what in memory must stay until it is on disk
     done: "Future[None] | None" = None
 

@@ -1,8 +1,9 @@
 """A served request with the events on it, as the profiles and the export read it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from data.config import Config
 from data.feedback.outcomes import Events, Floats, Ints, Items
-from data.feedback.served import Served
+from data.feedback.served import Served, ServedItem
 from data.feedback.windows import impression_window
 
 
@@ -31,6 +32,22 @@ class Shown(NamedTuple):
     position: int
     propensity: float | None
     is_exploration: bool | None
+
+
+class Slate(Sequence[Shown]):
+    """Items as columns, since few of a long slate are ever looked at."""
+
+    def __init__(self, items: Sequence[ServedItem]) -> None:
+        self._columns = [tuple(map(attrgetter(name), items)) for name in Shown._fields]
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __getitem__(self, place: Any) -> Any:
+        return Shown._make(column[place] for column in self._columns)
+
+    def __iter__(self) -> Iterator[Shown]:
+        return map(Shown._make, zip(*self._columns, strict=True))
 
 
 class Sight(NamedTuple):
@@ -72,15 +89,14 @@ class Request:
     query_video_id: str | None
     context: Mapping[str, Any]
     rebuildable: bool
-    items: list[Shown]
+    items: Sequence[Shown]
     events: dict[str, Happened] = field(default_factory=dict)
     _piece: tuple[Sight, Piece] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, served: Served, answered_at: int, rebuildable: bool) -> "Request":
-        items = [Shown(i.video_id, i.position, i.propensity, i.is_exploration) for i in served.items]
         who = served.request_id, served.name, served.user_id, served.timestamp
-        return cls(*who, answered_at, served.query_video_id, served.context, rebuildable, items)
+        return cls(*who, answered_at, served.query_video_id, served.context, rebuildable, Slate(served.items))
 
     def add(self, event: Happened) -> None:
         """Take an event in, unless it is there."""

@@ -71,15 +71,17 @@ def read_requests(connection: sa.Connection, condition: sa.ColumnElement[bool]) 
         served.c.rebuildable,
     )
     requests: dict[str, Request] = {}
+    items: dict[str, list[Shown]] = {}
     for row in connection.execute(head.where(condition).order_by(served.c.timestamp, served.c.request_id)):
-        requests[row.request_id] = Request(*row[:6], orjson.loads(row.context), row.rebuildable, [])
+        shown = items[row.request_id] = []
+        requests[row.request_id] = Request(*row[:6], orjson.loads(row.context), row.rebuildable, shown)
     if not requests:
         return []
     of_served = served_items.join(served, served_items.c.request_id == served.c.request_id)
     columns = [served_items.c[name] for name in ("request_id", *Shown._fields)]
     for row in connection.execute(sa.select(*columns).select_from(of_served).where(condition)):
         if row.request_id in requests:  # PostgreSQL may have committed more in between
-            requests[row.request_id].items.append(Shown._make(row[1:]))
+            items[row.request_id].append(Shown._make(row[1:]))
     of_served = events.join(served, events.c.request_id == served.c.request_id)
     columns = [events.c[name] for name in ("request_id", *Happened._fields)]
     wanted = sa.and_(condition, events.c.fate != "orphan")

@@ -96,7 +96,7 @@ class Feedback:
     def log_served(self, served: Served) -> None:
         """Queue a slate for the disk. Never waits for it and never raises; what doesn't fit is dropped and counted. Call
         it before the answer leaves, so that no event can come before it."""
-        row, items = served_row(served), item_rows(served)
+        row = served_row(served)
         with self._lock:
             if self._ledger is not None and not self._queue.closed:
                 self._ledger.add()
@@ -109,7 +109,7 @@ class Feedback:
             user = self._memory.pin((served.name, served.user_id))
             counts = {"served.logged": 1} | ({} if rebuildable else {"served.not_rebuildable": 1})
             row |= {"answered_at": stamp, "rebuildable": rebuildable}
-            self._queue.put(Operation(stamp, [(served_table, [row]), (served_items, items)], counts, 1, [user]))
+            self._queue.put(Operation(stamp, (row, served), (), counts, [user]))
 
     def accept(self, events: Sequence[Event]) -> list[Fate]:
         """The fate of each event, in order, once all that is to be kept is on disk.
@@ -206,7 +206,7 @@ class Feedback:
                 request.add(happened)
                 pins.append(self._memory.pin((request.name, request.user_id)))
             rows.append(event_row(event, fate, request.user_id if request is not None and ours else event.user_id, stamp))
-        self._queue.put(Operation(stamp, [(events_table, rows)], dict(counts), 0, pins, done))
+        self._queue.put(Operation(stamp, None, rows, dict(counts), pins, done))
         return fates
 
     def _fate(self, event: Event, request: Request | None, known: set[str], stamp: int) -> Fate:
@@ -261,15 +261,20 @@ class Feedback:
 
     def _write(self, connection: sa.Connection, group: Sequence[Operation]) -> None:
         """A group's rows and counts, in the open transaction."""
-        for table in (served_table, served_items, events_table):
-            rows = [row for op in group for into, some in op.inserts if into is table for row in some]
+        slates = [op.slate for op in group if op.slate is not None]
+        inserts = {
+            served_table: [row for row, _ in slates],
+            served_items: [item for _, slate in slates for item in item_rows(slate)],
+            events_table: [row for op in group for row in op.events],
+        }
+        for table, rows in inserts.items():
             if rows:
                 connection.execute(upsert(self._engine, table).on_conflict_do_nothing(), rows)
         with self._lock:
             self._told = self._dropped
         counts = _sum(op.counts for op in group) + Counter({"served.dropped": self._told})
         add_counts(connection, self._engine, counts)
-        settled = sum(op.slates for op in group) + self._told
+        settled = len(slates) + self._told
         if settled:
             more = writers.update().where(writers.c.id == self._writer)
             connection.execute(more.values(settled=writers.c.settled + settled))
@@ -285,7 +290,7 @@ class Feedback:
             self._memory.shrink()
             return
         log.error("feedback was not written", error=str(error), operations=len(group))
-        self._dropped += sum(op.slates for op in group)
+        self._dropped += sum(op.slate is not None for op in group)
         self._memory.forget_all()
         self._remembered.clear()
         self._unsure = [*self._unsure[-99:], (min(op.stamp for op in group), self.now())]
