@@ -70,6 +70,9 @@ class Metrics:
         self.profiles_left_out = Counter(
             "watchnext_profiles_left_out", "Requests ranked without the events since the bundle", registry=to
         )
+        self.stale_counts = Counter(
+            "watchnext_stale_counts", "Requests ranked with counts of videos from before this morning", registry=to
+        )
         self.events = Counter("watchnext_events", "Events by what became of them", ["status"], registry=to)
         self.feedback = Gauge(
             "watchnext_feedback",

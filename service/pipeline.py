@@ -24,6 +24,8 @@ from service.serving import Serving
 
 log = structlog.get_logger()
 
+DAY_MS = 86_400_000
+
 
 @dataclass(frozen=True)
 class Person:
@@ -86,7 +88,7 @@ def rank(query: Query, serving: Serving, runtime: Runtime) -> Slate:
         combined = combine(scores.predictions, query.ranking)
     with metrics.stage("slate"):
         slate = cut(query, person, serving, candidates, scores, combined)
-    note(slate, person, len(found.video_ids), metrics)
+    note(slate, person, len(found.video_ids), serving, metrics)
     return slate
 
 
@@ -180,7 +182,7 @@ def cut(query: Query, person: Person, serving: Serving, candidates: Candidates, 
     return Slate(query, serving.name, serving.version, candidates, scores, combined, filled, degraded, rebuildable)
 
 
-def note(slate: Slate, person: Person, found: int, metrics: Metrics) -> None:
+def note(slate: Slate, person: Person, found: int, serving: Serving, metrics: Metrics) -> None:
     """Count what happened."""
     route, candidates = slate.query.route, slate.candidates
     metrics.candidates.labels(route).observe(len(candidates.video_ids))
@@ -191,5 +193,6 @@ def note(slate: Slate, person: Person, found: int, metrics: Metrics) -> None:
     metrics.empty_slates.labels(route).inc(len(slate.shown) == 0)
     metrics.explored.inc(int(slate.filled.explored.sum()))
     metrics.profiles_left_out.inc(not person.complete)
+    metrics.stale_counts.inc(slate.query.timestamp >= serving.features.as_of + DAY_MS)
     for feature in person.features.nulls:
         metrics.null_context.labels(feature).inc()

@@ -247,6 +247,14 @@ def test_absent_context_is_counted() -> None:
         assert metric(client, "watchnext_null_context_total", feature="tab") == 0
 
 
+def test_counts_that_are_not_of_this_morning_are_counted() -> None:
+    as_of = encoder().as_of
+    with client_of() as client:
+        for timestamp, stale in ((as_of, 0), (as_of + 86_399_999, 0), (as_of + 86_400_000, 1)):
+            ask(client, candidates=["v1"], timestamp=timestamp)
+            assert metric(client, "watchnext_stale_counts_total") == stale
+
+
 def test_requests_at_once_answer_as_one_by_one(client: TestClient) -> None:
     bodies = [{"user_id": f"u{n % 12}", "candidates": KNOWN[n % 7 :], "timestamp": NOW + n} for n in range(40)]
     alone = [ask(client, **body).items for body in bodies]
