@@ -23,22 +23,35 @@ _running = 0
 _usual = sys.getswitchinterval()
 
 
-def aside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """``work(...)`` in a thread of its own that yields to all others. Waits for it."""
+class Aside:
+    """One thread that yields to all others. It is always the same one: bundles that are loaded by threads that come and go
+    lie in memory of each, and 50 swaps took 50 MB more."""
 
-    def run() -> T:
-        with suppress(OSError, AttributeError):  # only Linux has priorities of threads
-            thread = get_native_id()
-            os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
-        with _short_turns():
-            return work(*args, **kwargs)
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="aside", initializer=_step_back)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="aside") as pool:
-        return pool.submit(run).result()
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of ``work(...)``. Waits for it."""
+
+        def shortly() -> T:
+            with short_turns():
+                return work(*args, **kwargs)
+
+        return self._pool.submit(shortly).result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _step_back() -> None:
+    with suppress(OSError, AttributeError):  # only Linux has priorities of threads
+        thread = get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 @contextmanager
-def _short_turns() -> Iterator[None]:
+def short_turns() -> Iterator[None]:
+    """Threads hand the interpreter on more often, until the last such block ends."""
     global _running, _usual
     with _lock:
         if _running == 0:

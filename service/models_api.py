@@ -13,7 +13,7 @@ from data.errors import BundleError, WatchNextError
 from models.bundle import Manifest, read_manifest
 from models.collect import needed
 from models.rollouts import Rollout, Rollouts
-from service.aside import aside
+from service.aside import short_turns
 from service.bands import Figures
 from service.loading import served_name
 from service.problems import Problem, documented
@@ -140,7 +140,8 @@ def promote(body: Promotion, request: Request) -> Pointer:
     runtime: Runtime = request.state.runtime
     name = _name(runtime)
     try:
-        aside(runtime.registry.promote, name, body.version)
+        with short_turns():
+            runtime.registry.promote(name, body.version)
     except WatchNextError as error:
         raise _refusal(error) from None
     return _pointer(runtime, name)
@@ -155,7 +156,8 @@ def rollback(body: Rollback, request: Request) -> Pointer:
     runtime: Runtime = request.state.runtime
     name = _name(runtime)
     try:
-        back = aside(runtime.registry.rollback, name, body.expected)
+        with short_turns():
+            back = runtime.registry.rollback(name, body.expected)
     except WatchNextError as error:
         raise _refusal(error) from None
     return Pointer(name=name, champion=back.version, previous=back.previous)

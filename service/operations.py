@@ -31,12 +31,13 @@ class Operations:
         self._runtime = runtime
         self._recent: deque[Query] = deque(maxlen=RECENT)
         self._poller: Poller | None = None
+        self._watcher: Watcher | None = None
         self._closed = False
 
     def begin(self, load_version: VersionLoader, restart: Callable[[], None]) -> None:
         """Watch the champion from now on. ``restart`` tries to begin anew while nothing is served."""
-        watcher = Watcher(self._runtime, load_version, restart, lambda: list(self._recent))
-        self._poller = Poller("watcher", watcher.look, self._runtime.settings.poll_seconds)
+        self._watcher = Watcher(self._runtime, load_version, restart, lambda: list(self._recent))
+        self._poller = Poller("watcher", self._watcher.look, self._runtime.settings.poll_seconds)
         if not self._closed:
             self._poller.start()
 
@@ -72,5 +73,7 @@ class Operations:
         if self._poller is not None:
             self._poller.close()
             self._poller.join(60)
+        if self._watcher is not None:
+            self._watcher.close()
         if (shadow := self._runtime.slot.shadow) is not None:
             shadow.close()

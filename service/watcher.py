@@ -10,7 +10,7 @@ import structlog
 from data.errors import WatchNextError
 from models.registry import Champion
 from models.rollouts import Kind, Rollout, Rollouts
-from service.aside import aside
+from service.aside import Aside
 from service.canary import Canary
 from service.loading import served_name, warm
 from service.memory import give_back, settle
@@ -48,6 +48,7 @@ class Watcher:
     ) -> None:
         self._runtime, self._load, self._restart, self._recent, self._clock = runtime, load, restart, recent, clock
         self._rollouts = Rollouts(runtime.registry)
+        self._aside = Aside()
         self._tried: dict[object, float] = {}  # what was refused, and when it may be tried again
         self._withdrawn: dict[tuple[Kind, int, int], str] = {}  # by kind, version and start: whatever the database says
         self._complaint = ""
@@ -61,6 +62,9 @@ class Watcher:
             if (complaint := str(error)) != self._complaint:
                 log.error("the registry can't be followed; what serves keeps serving", reason=complaint)
             self._complaint = complaint
+
+    def close(self) -> None:
+        self._aside.close()
 
     def _look(self) -> None:
         slot, settings = self._runtime.slot, self._runtime.settings
@@ -140,7 +144,7 @@ class Watcher:
             if serving is not None and serving.version == version:
                 return serving
         try:
-            return aside(self._load_and_warm, name, version)
+            return self._aside.run(self._load_and_warm, name, version)
         except WatchNextError as error:
             return str(error)
         except Exception:
