@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def post(url: str, body: Mapping[str, Any], told: Told) -> dict[str, Any] | None
     except urllib.error.HTTPError as error:
         told.errors.append(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:500]}")
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
 
 

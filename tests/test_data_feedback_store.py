@@ -178,6 +178,24 @@ def test_profiles_are_the_same_from_disk_and_with_little_memory(tmp_path: Path, 
             assert_equal(profile, again.profile("small", f"u{n}", 0, clock.now))
 
 
+def test_what_is_far_older_than_what_is_asked_for_leaves_the_memory(tmp_path: Path, clock: Clock) -> None:
+    day = 24 * HOUR
+    with opened(tmp_path, CONFIG, clock) as feedback:
+        for number in range(12):
+            feedback.log_served(slate(f"r{number}", "u", clock.now, ["a"]))
+            feedback.accept([event(f"e{number}", request_id=f"r{number}")])
+            clock.now += day
+            profile = feedback.profile("small", "u", clock.now - day, clock.now)
+            assert profile is not None
+            assert profile.strings("request_id").tolist() == [f"r{number}"]
+        assert len(feedback._memory.requests) < 9
+        assert len(feedback._memory.users) == 1
+        every = feedback.profile("small", "u", 0, clock.now)
+        assert every is not None
+        assert len(every) == 12
+        assert [fate.status for fate in feedback.accept([event("more", "stars", 3.0, request_id="r0")])] == ["late"]
+
+
 def assert_equal(one: Any, other: Any) -> None:
     assert one is not None
     assert list(one.columns) == list(other.columns)

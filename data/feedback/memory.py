@@ -12,6 +12,14 @@ Key = tuple[str, str]
 """Bundle name and user."""
 
 
+USER, REQUEST = 5, 20
+"""What a user and a request weigh, in items: about 150 bytes each."""
+KEPT_MS = 3 * 86_400_000
+"""How long before what is asked for a request is kept: a rollback may ask for more than the last bundle did."""
+RELIEF = 0.9
+"""The share that is kept when there is too much, so that forgetting is rare."""
+
+
 @dataclass
 class User:
     """``since``: all requests at or after it (ms) are here; None: only some are. ``pinned`` counts what keeps the user
@@ -29,21 +37,24 @@ class Memory:
     """Not for several threads at once: the caller holds a lock.
 
     Args:
-        most_items: served items that are kept in all, as far as users can be forgotten.
+        most: what is kept in all, in served items (a user and a request weigh as some), as far as users can be forgotten.
     """
 
-    def __init__(self, most_items: int) -> None:
-        self.most_items = most_items
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.epoch = 0  # changes when something was forgotten
         self._clear()
 
     def _clear(self) -> None:
         self.users: OrderedDict[Key, User] = OrderedDict()
         self.requests: dict[str, Request] = {}
-        self._items = 0
+        self._weight = 0
 
     def user(self, key: Key) -> User:
-        user = self.users.setdefault(key, User())
+        user = self.users.get(key)
+        if user is None:
+            user = self.users[key] = User()
+            self._weight += USER
         self.users.move_to_end(key)
         return user
 
@@ -56,7 +67,7 @@ class Memory:
             return there
         self.requests[request.request_id] = request
         self.user((request.name, request.user_id)).requests[request.request_id] = request
-        self._items += len(request.items)
+        self._weight += REQUEST + len(request.items)
         return request
 
     def pin(self, key: Key) -> User:
@@ -66,17 +77,34 @@ class Memory:
         return user
 
     def shrink(self) -> None:
-        """Forget users until the rest fits."""
-        for key in list(self.users) if self._items > self.most_items else ():
-            if self._items <= self.most_items:
+        """Where there is too much, forget users until the rest fits well."""
+        if self._weight <= self.most:
+            return
+        for key in [key for key, user in self.users.items() if not user.pinned]:
+            if self._weight <= RELIEF * self.most:
                 return
-            if not self.users[key].pinned:
-                self._forget(key)
+            self._forget(key)
+
+    def trim(self, user: User, since: int) -> None:
+        """Forget what is so old that no bundle is likely to ask for it again, where nothing of the user waits for the disk;
+        ``since`` (ms) is what is asked for now."""
+        before = since - KEPT_MS
+        if user.since is None or user.since >= before - KEPT_MS or user.pinned > 1:
+            return
+        for request in [request for request in user.requests.values() if request.timestamp < before]:
+            del user.requests[request.request_id]
+            self._drop(request)
+        user.since = before
 
     def _forget(self, key: Key) -> None:
         for request in self.users.pop(key).requests.values():
-            del self.requests[request.request_id]
-            self._items -= len(request.items)
+            self._drop(request)
+        self._weight -= USER
+        self.epoch += 1
+
+    def _drop(self, request: Request) -> None:
+        del self.requests[request.request_id]
+        self._weight -= REQUEST + len(request.items)
         self.epoch += 1
 
     def forget_all(self) -> None:

@@ -118,6 +118,8 @@ class Request:
 
     def piece(self, sight: Sight) -> Piece:
         """As arrays, kept until an event comes."""
+        if not self.events and not sight.fold:
+            return NOTHING
         if self._piece is None or self._piece[0] != sight:
             self._piece = sight, _piece_of(self, sight)
         return self._piece[1]
@@ -145,6 +147,21 @@ def _piece_of(request: Request, sight: Sight) -> Piece:
 
 def _floats(values: Sequence[float | bool | None]) -> Floats:
     return np.array([np.nan if value is None else float(value) for value in values], np.float64)
+
+
+_NONE = np.zeros(0)
+NOTHING = Piece(
+    (),
+    _NONE.astype(np.int64),
+    _NONE,
+    _NONE,
+    _NONE.astype(np.int64),
+    _NONE.astype(np.str_),
+    _NONE,
+    _NONE.astype(np.int64),
+    frozenset(),
+)
+"""Of a request on which nothing happened; they share it."""
 
 
 def as_arrays(config: Config, requests: Sequence[Request]) -> tuple[Items, Events]:

@@ -60,7 +60,7 @@ class Feedback:
         maximum_queue: served slates and event batches that may wait for the disk; a kill loses no more slates.
         ledger: the folder where the number of slates taken in is kept (data/feedback/ledger.py); default: beside the
             SQLite file, and none with another database.
-        memory: served items whose users' profiles are kept in memory.
+        memory: what is kept of users in memory, in served items (data/feedback/memory.py).
     """
 
     def __init__(
@@ -229,6 +229,7 @@ class Feedback:
             while True:
                 with self._lock:
                     if user.at_hand(since):
+                        self._memory.trim(user, since)
                         return [(r, r.piece(sight)) for r in user.requests.values() if r.timestamp >= since]
                 user = self._read(user, key, since)
         finally:
