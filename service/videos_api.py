@@ -8,8 +8,9 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import AfterValidator, Field
 
 from data.errors import WatchNextError
-from service.catalogue import LiveVideos, VideoRow, completed
+from service.catalogue import LiveVideos
 from service.inputs import as_texts, check_columns
+from service.overlay import VideoRow, completed
 from service.problems import Problem, documented
 from service.runtime import Runtime
 from service.schemas import MAX_ID, MAX_KEYS, Id, Key, Strict, Timestamp, Value

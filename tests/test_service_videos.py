@@ -21,13 +21,14 @@ from data.database import DatabaseError, database_url, open_database
 from data.feedback.schema import catalogue
 from data.home import Home
 from models.indexes import Indexes, build_indexes
-from service.catalogue import LiveVideos, VideoRow
+from service.catalogue import LiveVideos
 from service.generators.co_watch import CoWatch
 from service.generators.live import interleaved
 from service.generators.nearest import Nearest
 from service.generators.protocol import Source
 from service.generators.topic import Topic
 from service.generators.trending import Trending
+from service.overlay import VideoRow
 from service.serving import Serving
 from tests.service_fakes import NOW, FakeScorer, client_of, encoder, metric, serving
 from tests.small_log import small_config, small_days
