@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from rich.console import Console
+from typer.testing import CliRunner
 
+import watchnext
 from data.config import Config
 from data.database import open_database, reading, writing
 from data.errors import ConfigError, LogError
@@ -275,6 +278,22 @@ def test_what_was_exported_for_good_is_forgotten_after_a_time(tmp_path: Path) ->
     assert [len(table(tmp_path, which)) for which in (served, served_items, events)] == [0, 0, 0]
     assert export(tmp_path, config, late) == []
     np.testing.assert_equal((partition(tmp_path), partition(tmp_path, 1)), before)
+
+
+def test_the_command_exports_and_says_so(home: Path) -> None:
+    config, clock = watchnext.read_config("tiny"), Clock(start_of(CONFIG, 0) + 12 * HOUR)
+    with opened(home, config, clock) as feedback:
+        feedback.log_served(replace(slate("r", "u", clock.now, ["a", "b"], context={"device": "tv"}), name="tiny"))
+        clock.now += 1000
+        feedback.accept([Event("e", "r", "a", "click")])
+    for rows, days in ((1, 1), (0, 0)):
+        result = CliRunner().invoke(watchnext.app, ["export", "tiny"])
+        assert result.exit_code == 0, result.output
+        assert f"{days} days exported" in result.output
+        assert ("2024-03-01: 1 impressions, revision 1" in result.output) == bool(rows)
+    (day,) = list_days(Home(home), "tiny")
+    assert read_day(Home(home), config, day).numbers("click").tolist() == [1.0]
+    assert '"days": ["2024-03-01"]' in (home / "watchnext.log").read_text()
 
 
 def killed_and_whole(tmp_path: Path, now: int) -> tuple[Path, Path]:
