@@ -7,9 +7,10 @@ of ours (with its traceback).
 
 import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,7 @@ from data.journal import logged
 
 if TYPE_CHECKING:
     from data.config import Config
+    from service.closed_loop import Plan
 
 PRESETS = Path(__file__).resolve().parent / "training" / "presets"
 DEMO_DAYS, DEMO_SEED = 6, 7
@@ -334,9 +336,15 @@ def demo(
         Path | None, typer.Argument(metavar="[SOURCE]", help="A KuaiRand folder; default: simulated logs.")
     ] = None,
     rows: Annotated[int, typer.Option(min=1_000, help="Impressions to simulate.")] = 100_000,
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Let simulated users use it for so many days; it retrains every night.")
+    ] = None,
 ) -> None:
     """The whole loop, small: logs, training, a report, and one slate from a real server."""
     home, started = Home.from_environment(), time.monotonic()
+    if days is not None:
+        demo_days(home, days)
+        return
     settings = read_config("tiny" if source is None else "kuairand")
     if source is None:  # a data set of its own, that mixes with no other
         settings = settings.model_copy(update={"name": "demo", "dataset": f"demo_{rows}"})
@@ -651,6 +659,84 @@ def release_day(config: ConfigText, day: Annotated[str, typer.Argument(metavar="
     settings = read_config(config)
     released = Quarantine(Home.from_environment(), settings.name).release(parse_day(day), clock(None))
     console.print(f"{released.day} of {settings.name!r} is released")
+
+
+def demo_days(home: Home, days: int) -> None:
+    """The closed loop: a first champion, then days of simulated users and nights of retraining; what came of it."""
+    import shutil
+
+    from service.closed_loop import Plan, table
+
+    started, folder = time.monotonic(), home.root / "demo" / "loop"
+    if folder.exists():
+        console.print(f"the loop of an earlier demo, {folder}, is removed", highlight=False, soft_wrap=True)
+        shutil.rmtree(folder)
+    result = closed_loop(Plan(days, DEMO_SEED), folder, console)
+    console.print(table(result))
+    last, gain = result["sides"]["retrained"]["last"], result["differences"]["trained once"]
+    closed = (
+        "there is no gap" if last["closed"] is None else f"{last['closed']:.0%} of the gap from popularity to oracle closed"
+    )
+    console.print(
+        f"Last {len(result['last_days'])} days: {closed}; {gain['utility']:+.4f} a request against the model trained once, "
+        f"on {gain['requests']:,} visits of the same users",
+        highlight=False,
+    )
+    console.rule(f"Done in {time.monotonic() - started:.0f} s")
+    live = Home(folder / "retrained")
+    for what, where in (
+        ("the decisions", live.registry("loop") / "decisions"),
+        ("all figures", folder / "loop.json"),
+        ("what was run when", live.root / "watchnext.log"),
+        ("its report", f"WATCHNEXT_HOME={live.root} watchnext report {live.root / 'loop.toml'}"),
+        ("what it means", "docs/closed_loop.md"),
+    ):
+        console.print(f"[bold]{what:>18}[/]  {where}", highlight=False, soft_wrap=True)
+
+
+def closed_loop(plan: "Plan", folder: Path, said: Console, sides: Sequence[str] = ("retrained", "trained once")) -> Any:
+    """Run a closed loop in ``folder``, which is made; returns its figures, also in ``loop.json``.
+
+    Raises:
+        WatchNextError: a step failed.
+    """
+    import shutil
+
+    from data.database import URL_VARIABLE
+    from data.simulator.warm_up import write_warm_up
+    from service.closed_loop import Side, run_sides, summary
+    from service.drive import Popularity
+
+    if os.environ.get(URL_VARIABLE):
+        raise ConfigError(f"the closed loop makes databases of its own: expected {URL_VARIABLE} to be unset")
+    world, first, began = plan.world(), folder / "retrained", time.monotonic()
+    first.mkdir(parents=True)
+    text = (PRESETS / "loop.toml").read_text(encoding="utf-8")
+    (first / "loop.toml").write_text(text.replace("\nseed = 1\n", f"\nseed = {plan.seed + 1}\n"), encoding="utf-8")
+    seen = write_warm_up(folder / "logs", world, plan.warm_up)
+    said.print(f"{len(seen):,} impressions of {plan.warm_up} days before", highlight=False)
+    command = [sys.executable, str(Path(__file__).resolve())]
+    for words in (["ingest", str(first / "loop.toml"), str(folder / "logs")], ["train", str(first / "loop.toml")]):
+        done = subprocess.run(
+            [*command, *words], env={**os.environ, "WATCHNEXT_HOME": str(first)}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise WatchNextError(
+                f"`watchnext {' '.join(words)}` ended with code {done.returncode}: {done.stdout}{done.stderr}"
+            )
+    said.print(f"the first champion is trained, after {time.monotonic() - began:.0f} s", highlight=False)
+    products, popularity = [], {}
+    for name in sides:
+        root = folder / name.replace(" ", "_")
+        if root != first:
+            shutil.copytree(first, root)
+        products.append(Side(name, Home(root), root / "loop.toml"))
+        popularity[name] = Popularity(plan.videos)
+        popularity[name].add(seen.video, seen.video[seen.click > 0])
+    run_sides(products, world, plan, popularity, command, said)
+    result = {**summary(products, world, plan), "seconds": round(time.monotonic() - began, 1), "cores": os.cpu_count()}
+    write_json(folder / "loop.json", result)
+    return result
 
 
 def clock(now: int | None) -> int:

@@ -24,8 +24,13 @@ READY_WITHIN = 60.0
 
 
 @contextmanager
-def running_server(command: Sequence[str], home: Home, console: Console) -> Iterator[str]:
+def running_server(
+    command: Sequence[str], home: Home, console: Console, settings: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """``command`` with ``--port`` and a free port, from ready until the block ends. Yields the server's address.
+
+    Args:
+        settings: added to the environment.
 
     Raises:
         WatchNextError: it ended, or was not ready in time; the text says where its output is.
@@ -33,7 +38,8 @@ def running_server(command: Sequence[str], home: Home, console: Console) -> Iter
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log_path, environment = home.root / "serve.log", {**os.environ, "WATCHNEXT_HOME": str(home.root)}
+    log_path, environment = home.root / "serve.log", {**os.environ, **(settings or {})}
+    environment["WATCHNEXT_HOME"] = str(home.root)
     with log_path.open("w") as log:
         server = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, env=environment)
     try:
@@ -67,13 +73,25 @@ def post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         WatchNextError: with the answer, where it is an error.
     """
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    return _ask(urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"}))
+
+
+def get(url: str) -> dict[str, Any]:
+    """The JSON answer.
+
+    Raises:
+        WatchNextError: with the answer, where it is an error.
+    """
+    return _ask(urllib.request.Request(url))
+
+
+def _ask(request: urllib.request.Request) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:
-        raise WatchNextError(f"{url} answered {error.code}: {error.read().decode(errors='replace')}") from None
+        raise WatchNextError(f"{request.full_url} answered {error.code}: {error.read().decode(errors='replace')}") from None
 
 
 def print_slate(request: Mapping[str, Any], answer: Mapping[str, Any], console: Console) -> None:

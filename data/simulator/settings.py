@@ -153,6 +153,9 @@ class Purpose(IntEnum):
     CANDIDATES = 7
     SLOTS = 8
     OUTCOMES = 9
+    VISITS = 10
+    REACTIONS = 11
+    WARM_UP = 12
 
 
 def stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:
