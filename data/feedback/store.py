@@ -7,7 +7,7 @@ order, a served slate that is on disk builds on no event that is not.
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,19 +17,18 @@ import structlog
 
 from data.columns import Batch
 from data.config import Config
-from data.database import create_tables, reading, upsert
+from data.database import create_tables, reading
 from data.errors import WatchNextError
+from data.feedback.commit import counts_of, write_group
 from data.feedback.events import Event, Fate, Rules
 from data.feedback.memory import Memory, User
 from data.feedback.outcomes import log_rows
 from data.feedback.queue import Operation, WriteQueue
 from data.feedback.requests import Happened, Piece, Request, Sight, joined
-from data.feedback.rows import event_row, item_rows, known_events, read_requests, requests_by_id, served_row
-from data.feedback.schema import events as events_table
+from data.feedback.rows import event_row, known_events, read_requests, requests_by_id, served_row
 from data.feedback.schema import served as served_table
-from data.feedback.schema import served_items, writers
 from data.feedback.served import Served
-from data.feedback.writers import add_counts, close_writer, ledger_folder, open_writer, read_counts
+from data.feedback.writers import close_writer, ledger_folder, open_writer, read_counts
 
 Clock = Callable[[], int]
 
@@ -262,28 +261,14 @@ class Feedback:
 
     def _write(self, connection: sa.Connection, group: Sequence[Operation]) -> None:
         """A group's rows and counts, in the open transaction."""
-        slates = [op.slate for op in group if op.slate is not None]
-        inserts = {
-            served_table: [row for row, _ in slates],
-            served_items: [item for _, slate in slates for item in item_rows(slate)],
-            events_table: [row for op in group for row in op.events],
-        }
-        for table, rows in inserts.items():
-            if rows:
-                connection.execute(upsert(self._engine, table).on_conflict_do_nothing(), rows)
         with self._lock:
             self._told = self._dropped
-        counts = _sum(op.counts for op in group) + Counter({"served.dropped": self._told})
-        add_counts(connection, self._engine, counts)
-        settled = len(slates) + self._told
-        if settled:
-            more = writers.update().where(writers.c.id == self._writer)
-            connection.execute(more.values(settled=writers.c.settled + settled))
+        write_group(connection, self._engine, group, self._writer, self._told)
 
     def _settle(self, group: Sequence[Operation], error: Exception | None) -> None:
         """After a group's end; the lock is held. What was not written must not be remembered either."""
         if error is None:
-            self._counts += _sum(op.counts for op in group) + Counter({"served.dropped": self._told})
+            self._counts += counts_of(group, self._told)
             self._dropped -= self._told
             for op in group:
                 for user in op.pins:
@@ -300,10 +285,3 @@ class Feedback:
 def _counted(fate: Fate) -> list[str]:
     """The counters that an event's fate adds to."""
     return [f"events.{fate.status}", *([f"events.{fate.status}.{fate.reason}"] if fate.reason else [])]
-
-
-def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for some in counts:
-        total.update(some)
-    return total

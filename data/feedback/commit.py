@@ -1,0 +1,38 @@
+"""What one group commit puts into the database."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from data.database import upsert
+from data.feedback.queue import Operation
+from data.feedback.rows import item_rows
+from data.feedback.schema import events, served, served_items, writers
+from data.feedback.writers import add_counts
+
+
+def write_group(connection: sa.Connection, engine: sa.Engine, group: Sequence[Operation], writer: str, dropped: int) -> None:
+    """Rows and counts, and how many slates of the process are settled: on disk now, or counted as ``dropped``."""
+    slates = [op.slate for op in group if op.slate is not None]
+    inserts = {
+        served: [row for row, _ in slates],
+        served_items: [item for _, slate in slates for item in item_rows(slate)],
+        events: [row for op in group for row in op.events],
+    }
+    for table, rows in inserts.items():
+        if rows:
+            connection.execute(upsert(engine, table).on_conflict_do_nothing(), rows)
+    add_counts(connection, engine, counts_of(group, dropped))
+    settled = len(slates) + dropped
+    if settled:
+        more = {"settled": writers.c.settled + settled}
+        connection.execute(writers.update().where(writers.c.id == writer).values(more))
+
+
+def counts_of(group: Sequence[Operation], dropped: int) -> Counter[str]:
+    """What a group adds to the counters."""
+    total = Counter({"served.dropped": dropped} if dropped else {})
+    for operation in group:
+        total.update(operation.counts)
+    return total
