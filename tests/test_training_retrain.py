@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
 import watchnext
 from data.columns import Batch
@@ -213,12 +214,15 @@ def test_a_disk_that_is_full_while_publishing_is_a_sentence_and_the_night_goes_o
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def full_for_tensorflow(*_: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, os.strerror(errno.ENOSPC))
+
     with monkeypatch.context() as patch:
         patch.setattr("training.learner.Learner.save", full)
         with pytest.raises(WatchNextError, match=r"cannot read or write .*No space left on device"):
             night(own)
     with monkeypatch.context() as patch:
-        patch.setattr("training.publish.export_saved_model", full)
+        patch.setattr("training.publish.export_saved_model", full_for_tensorflow)
         with pytest.raises(BundleError, match=r"cannot publish 'night' in .*No space left on device"):
             night(own)
         assert Registry(own).champion("night") == before

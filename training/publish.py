@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from data.config import Config
 from data.features.request import RequestEncoder
@@ -57,9 +58,12 @@ def write_bundle(folder: Path, learner: Learner, figures: Mapping[str, Any], run
     """Everything of a bundle but its configuration and manifest; ``run`` is the key of the run that it came from."""
     extra = folder / EXTRA
     extra.mkdir(parents=True)
-    with learner.trainer.averaged() as network:
-        export_saved_model(network, folder)
-        export_scorer(network, extra / SCORER_FILE)
+    try:
+        with learner.trainer.averaged() as network:
+            export_saved_model(network, folder)
+            export_scorer(network, extra / SCORER_FILE)
+    except tf.errors.OpError as error:  # TensorFlow's writers have errors of their own for a full disk
+        raise OSError(error.message) from error
     learner.save(extra, replay=False)
     write_counts(extra, learner)
     (extra / "metrics.json").write_text(json.dumps(figures, indent=1))
