@@ -343,6 +343,8 @@ def demo(
     """The whole loop, small: logs, training, a report, and one slate from a real server."""
     home, started = Home.from_environment(), time.monotonic()
     if days is not None:
+        if source is not None:
+            raise ConfigError("--days simulates its users: expected no SOURCE with it")
         demo_days(home, days)
         return
     settings = read_config("tiny" if source is None else "kuairand")
