@@ -235,7 +235,7 @@ class Registry:
         with self._checked(name, back.version, "not rolled back"), writing(self.engine) as connection:
             if not connection.execute(statement).rowcount:
                 raise BundleError("not rolled back: the champion has changed meanwhile")
-        logger.warning("bundle_rolled_back", extra={"bundle": name, "version": back.version, "from": pointer.version})
+        logger.info("bundle_rolled_back", extra={"bundle": name, "version": back.version, "from": pointer.version})
         return back
 
     @contextmanager
