@@ -32,7 +32,8 @@ class Night:
 
     @property
     def record(self) -> NightRecord:
-        return NightRecord(self.key, self.day, self.full is not None, None, None, self.plans[0].days)
+        runs = tuple(plan.key for plan in self.plans)
+        return NightRecord(self.key, self.day, self.full is not None, None, None, self.plans[0].days, runs)
 
 
 def trained_champion(config: Config, registry: Registry) -> Bundle | None:

@@ -22,6 +22,7 @@ nights = sa.Table(
     sa.Column("challenger", sa.BigInteger),  # once published
     sa.Column("promoted", sa.Boolean),  # null: not finished
     sa.Column("trained", sa.Text, nullable=False),  # JSON: the days
+    sa.Column("runs", sa.Text, nullable=False),  # JSON: the keys of its plans, after which their checkpoints are named
     sa.Column("started_at", sa.BigInteger, nullable=False),
     sa.Column("finished_at", sa.BigInteger),
 )
@@ -70,6 +71,7 @@ class NightRecord:
     challenger: int | None
     promoted: bool | None
     trained: tuple[date, ...]
+    runs: tuple[str, ...] = ()
 
 
 class Nights:
@@ -90,14 +92,25 @@ class Nights:
             rows = connection.execute(query).all()
         return [
             NightRecord(
-                r.key, parse_day(r.day), r.full, r.challenger, r.promoted, tuple(map(parse_day, json.loads(r.trained)))
+                row.key,
+                parse_day(row.day),
+                row.full,
+                row.challenger,
+                row.promoted,
+                tuple(map(parse_day, json.loads(row.trained))),
+                tuple(json.loads(row.runs)),
             )
-            for r in rows
+            for row in rows
         ]
 
     def begin(self, night: NightRecord, now: int) -> None:
         """Enter a night; one that was interrupted stays as it is."""
-        values = {"day": str(night.day), "full": night.full, "trained": json.dumps([str(day) for day in night.trained])}
+        values: dict[str, Any] = {
+            "day": str(night.day),
+            "full": night.full,
+            "trained": json.dumps([str(day) for day in night.trained]),
+        }
+        values["runs"] = json.dumps(night.runs)
         insert = upsert(self._engine, nights).values(name=self._name, key=night.key, started_at=now, **values)
         with writing(self._engine) as connection:
             connection.execute(insert.on_conflict_do_nothing())

@@ -21,7 +21,7 @@ from data.log import read_day
 from models.bundle import Bundle
 from models.collect import collect
 from models.registry import Registry
-from training.days import learn_days, run_folder
+from training.days import learn_days
 from training.decision import decision_path, read_decision, write_decision
 from training.figures import Scored, evaluate
 from training.frozen import Frozen
@@ -39,6 +39,8 @@ from training.screen import Screened, screen_days
 from training.trial import try_out
 from training.waiting import open_labels
 
+RECENT = 10
+"""Nights whose checkpoints may still lie about."""
 KEPT = 28
 """Versions that stay besides those that somebody needs: a challenger and a refresh a night for two weeks."""
 
@@ -82,11 +84,11 @@ def retrain(config: Config, home: Home, full: bool, now: int, console: Console) 
                     if decision["promoted"]:
                         _promote(registry, config.name, version, serving)
                 nights.finish(night.key, decision["promoted"], now)
-                _forget_runs(home, config, night)
                 outcome = _outcome(decision, decision_path(home, config.name, version))
         refreshed = None
         if registry.champion(config.name) is not None:
             refreshed = refresh_champion(config, home, screened.good, now)
+        _forget_runs(home, config, nights)
         retain(config, home, now)
         collect(registry, config.name, KEPT)
         held = tuple(judged.day for judged in screened.held)
@@ -191,7 +193,9 @@ def _outcome(decision: dict[str, Any], path: Path) -> Outcome:
     )
 
 
-def _forget_runs(home: Home, config: Config, night: Night) -> None:
-    """Remove the checkpoints, whose results are published."""
-    for plan in night.plans:
-        shutil.rmtree(run_folder(home, config, plan), ignore_errors=True)
+def _forget_runs(home: Home, config: Config, nights: Nights) -> None:
+    """Remove the checkpoints of finished nights, also of one that was killed while it did this."""
+    for night in nights.all()[-RECENT:]:
+        if night.promoted is not None:
+            for run in night.runs:
+                shutil.rmtree(home.runs(config.name) / run, ignore_errors=True)
