@@ -71,8 +71,8 @@ def test_a_new_file_that_another_process_holds_is_waited_for(tmp_path: Path) -> 
     holder = sqlite3.connect(tmp_path / "watchnext.db", isolation_level=None, check_same_thread=False)
     holder.execute("PRAGMA journal_mode=DELETE")
     holder.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):  # SQLite itself does not wait here
-        impatient = sqlite3.connect(tmp_path / "watchnext.db", timeout=0)
+    impatient = sqlite3.connect(tmp_path / "watchnext.db", timeout=0)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
         impatient.execute("PRAGMA journal_mode=WAL")
     threading.Timer(0.2, holder.execute, ["COMMIT"]).start()
     with reading(open_database(_url(tmp_path))) as connection:
