@@ -202,6 +202,7 @@ def test_a_decision_is_a_file_and_a_page(tmp_path: Any) -> None:
     assert text == render(content)
     assert "not promoted" in text
     assert decision.reasons[0].replace("+", "&#43;") in text or decision.reasons[0] in text
+    assert "effective experts click 2.0000, like 1.9601" in text
     assert "src=" not in text
     assert "<link" not in text
     path.write_text("{")

@@ -68,6 +68,8 @@ def _figure(value: Any) -> str:
     """A figure as a person reads it."""
     if value is None:
         return "–"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_figure(part)}" for name, part in value.items()) or "none"
     if isinstance(value, bool) or not isinstance(value, int | float | list | tuple):
         return str(value)
     if isinstance(value, list | tuple):
