@@ -53,7 +53,7 @@ class Told:
     """What clients were told, over all processes."""
 
     fates: dict[str, str] = field(default_factory=dict)
-    slates: set[str] = field(default_factory=set)
+    slates: dict[str, int] = field(default_factory=dict)  # with how many items
     doubled: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -102,7 +102,7 @@ def main() -> None:
         process.terminate()
         process.wait()
     found = look(home)
-    missing = len(told.slates - found.slates)
+    missing = len(told.slates.keys() - found.slates.keys())
     wrong += [] if missing <= found.counts["served.lost"] else [f"{missing} answered slates are gone, fewer were counted"]
     wrong += [f"{event_id} was taken twice" for event_id in told.doubled] + told.errors
     result = {
@@ -158,12 +158,12 @@ def answers(url: str) -> bool:
 def use(address: str, told: Told, stop: threading.Event, chance: random.Random) -> None:
     """A client: asks for slates and tells of them until the service is gone."""
     while not stop.is_set():
-        user = f"u{chance.randrange(40)}"
+        user = f"u{chance.randrange(1_000_000)}"  # one who comes again and again has seen everything in the end
         slate = post(f"{address}/v1/recommend", {"user_id": user, "limit": 8}, told)
         if slate is None:
             return
         with told.lock:
-            told.slates.add(slate["request_id"])
+            told.slates[slate["request_id"]] = len(slate["items"])
         sent = [event(slate["request_id"], item["video_id"], kind, chance) for item in slate["items"][:3] for kind in KINDS]
         sent.append(event("nobody's", "v1", "view", chance))
         again = [{**event("nobody's", "v1", "view", chance), "event_id": known} for known in told.some_known(chance)]
@@ -199,8 +199,7 @@ class Found:
     """What the database holds."""
 
     fates: dict[str, str]
-    slates: set[str]
-    empty: int  # slates without items
+    slates: dict[str, int]  # with how many items
     counts: Counter[str]
 
 
@@ -208,11 +207,12 @@ def look(home: Home) -> Found:
     engine = open_database(database_url(home))
     with reading(engine) as connection:
         fates = {row.event_id: row.fate for row in connection.execute(sa.select(events.c.event_id, events.c.fate))}
-        slates = set(connection.execute(sa.select(served.c.request_id)).scalars())
-        filled = set(connection.execute(sa.select(served_items.c.request_id).distinct()).scalars())
+        slates = dict.fromkeys(connection.execute(sa.select(served.c.request_id)).scalars(), 0)
+        items = sa.select(served_items.c.request_id, sa.func.count()).group_by(served_items.c.request_id)
+        slates |= {row[0]: row[1] for row in connection.execute(items)}
         counts = Counter({row.name: row.value for row in connection.execute(sa.select(counters))})
     engine.dispose()
-    return Found(fates, slates, len(slates - filled), counts)
+    return Found(fates, slates, counts)
 
 
 def check(home: Home, told: Told, before: Found) -> Iterator[str]:
@@ -227,9 +227,10 @@ def check(home: Home, told: Told, before: Found) -> Iterator[str]:
             yield f"{there} events are {fate}, the counter says {found.counts[f'events.{fate}']}"
     if found.counts["served.logged"] != len(found.slates):
         yield f"{len(found.slates)} slates, the counter says {found.counts['served.logged']}"
-    if found.empty:
-        yield f"{found.empty} slates have no items"
-    if not before.slates <= found.slates:
+    for request_id, items in told.slates.items():
+        if found.slates.get(request_id, items) != items:
+            yield f"slate {request_id} was answered with {items} items, the database has {found.slates[request_id]}"
+    if not before.slates.items() <= found.slates.items():
         yield "slates that were there are gone"
 
 
