@@ -36,8 +36,8 @@ class Plan:
     days: int
     seed: int
     warm_up: int = 3
-    requests: int = 1_500
-    users: int = 400
+    requests: int = 1_000
+    users: int = 300
     videos: int = 1_000
 
     def world(self) -> World:
