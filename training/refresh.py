@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
 import structlog
 
 from data.columns import Batch
 from data.config import Config
-from data.days import day_of, day_start
+from data.days import day_of, day_start, days_of
+from data.features.state import FeatureState
 from data.feedback.batches import provisional
 from data.feedback.catalogue import bring_tables
 from data.home import Home
@@ -21,7 +23,7 @@ from models.registry import Registry
 from training.days import read_tables
 from training.learner import WAITING, Learner
 from training.lock import only_one
-from training.plan import digest
+from training.plan import digest, trained
 from training.publish import RUN_FILE, published_by, write_counts
 from training.quarantine import Quarantine
 
@@ -51,31 +53,32 @@ def refresh(config: Config, home: Home, now: int) -> int | None:
 def refresh_champion(config: Config, home: Home, days: Sequence[date], now: int) -> int | None:
     """The same, with the final days to go by, in order; the caller holds the lock.
 
-    Features take in the final days; what was served since then counts as far as it is settled by the start of today. No
-    gate is asked: the weights are the champion's. New ids are counted, yet keep the learnt default, as the network has no
-    rows for them. What a rollback goes back to stays.
+    From the bundle that was trained, so that a day held back now leaves no trace of an earlier refresh: features take in
+    the final days since, and what was served after them as far as it is settled by the start of today. No gate is asked:
+    the weights are the champion's. New ids are counted, yet keep the learnt default, as the network has no rows for them.
+    What a rollback goes back to stays.
     """
     registry = Registry(home)
     champion = registry.open(config.name)
+    origin = trained(registry, champion)
     bring_tables(config, home)
-    learner = Learner.from_bundle(champion, champion.config, read_tables(home, config))
-    new = [day for day in days if day_start(day + timedelta(days=1), config.timezone) > learner.state.boundary]
-    until = day_start(new[-1] + timedelta(days=1), config.timezone) if new else learner.state.boundary
+    learner = Learner.from_bundle(origin, origin.config, read_tables(home, config))
+    later_days = [day for day in days if _end(day, config) > learner.state.boundary]
+    until = max([learner.state.boundary, *(_end(day, config) for day in later_days)])
     today = day_start(day_of(now, config.timezone), config.timezone)
-    known = max([learner.state.boundary, *(totals.boundary for totals in learner.state.knowledge.totals.values())])
-    later = provisional(registry.engine, config, until, today) if today > known else Batch({})
-    if not new and not len(later):
+    later = _settled(registry, config, home, days, until, today)
+    if not _is_newer(champion, until, today if len(later) else 0):
         return None
-    rows = [(str(day), digest(home, config, day)) for day in new]
-    content = ["refresh", champion.version, rows, today if len(later) else None]
+    rows = [(str(day), digest(home, config, day)) for day in later_days]
+    content = ["refresh", origin.version, rows, today if len(later) else None]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     version = published_by(home, config.name, key)
     if version is None:
-        for day in new:
-            learner.take_in(day, read_day(home, champion.config, day), admit=False)
+        for day in later_days:
+            learner.take_in(day, read_day(home, origin.config, day), admit=False)
         if len(later):
             learner.state.roll(later, today)
-        version = _publish(registry, champion, learner, key)
+        version = _publish(registry, origin, learner, key)
     if registry.champion(config.name) != champion.version:
         log.warning("refresh_left_out", reason="another version was promoted meanwhile", version=version)
         return None
@@ -83,29 +86,50 @@ def refresh_champion(config: Config, home: Home, days: Sequence[date], now: int)
     return version
 
 
-def _publish(registry: Registry, champion: Bundle, learner: Learner, key: str) -> int:
-    """Publish the champion with the learner's counts; the version is named after the last day that they know whole."""
-    manifest = champion.manifest
-    until = day_of(learner.state.boundary - 1, champion.config.timezone)
+def _end(day: date, config: Config) -> int:
+    return day_start(day + timedelta(days=1), config.timezone)
+
+
+def _settled(registry: Registry, config: Config, home: Home, days: Sequence[date], since: int, today: int) -> Batch:
+    """What was served from ``since`` to the start of today, as known by then, without final days that are held back."""
+    rows = provisional(registry.engine, config, since, today) if today > since else Batch({})
+    held = [day for day in list_days(home, config.dataset) if day not in days]
+    if not len(rows) or not held:
+        return rows
+    found, place = days_of(rows.numbers("timestamp").astype(np.int64), config.timezone)
+    return rows.take(~np.isin(place, [i for i, day in enumerate(found) if day in held]))
+
+
+def _is_newer(champion: Bundle, until: int, rolled: int) -> bool:
+    """Whether the champion's counts are older than these."""
+    state = FeatureState.load(champion.state, champion.config)
+    known = max([state.boundary, *(totals.boundary for totals in state.knowledge.totals.values())])
+    return until > state.boundary or rolled > known
+
+
+def _publish(registry: Registry, origin: Bundle, learner: Learner, key: str) -> int:
+    """Publish the trained bundle with the learner's counts; the version is named after the last day that they know whole."""
+    manifest = origin.manifest
+    until = day_of(learner.state.boundary - 1, origin.config.timezone)
     return registry.publish(
-        champion.name,
+        origin.name,
         until,
-        lambda folder: _write(folder, champion, learner, key),
-        config=champion.config,
+        lambda folder: _write(folder, origin, learner, key),
+        config=origin.config,
         first_day=manifest.window.first_day,
         reference_means=manifest.reference_means,
         utilisation=manifest.utilisation,
         window_end=manifest.window.last_day,
-        refreshed_from=manifest.refreshed_from or champion.version,
+        refreshed_from=origin.version,
     )
 
 
-def _write(folder: Path, champion: Bundle, learner: Learner, key: str) -> None:
+def _write(folder: Path, origin: Bundle, learner: Learner, key: str) -> None:
     extra = folder / EXTRA
-    for name in champion.manifest.files:
+    for name in origin.manifest.files:
         if name != CONFIG and not name.startswith(tuple(f"{EXTRA}/{part}" for part in REPLACED)) and name != MANIFEST:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(champion.folder / name, folder / name)
+            shutil.copyfile(origin.folder / name, folder / name)
     learner.state.save(extra / "state")
     learner.indexes.save(extra / "counts")
     write_counts(extra, learner)
