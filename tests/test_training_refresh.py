@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.columns import Batch, Strings
+from data.columns import Batch, Strings, concatenate
+from data.days import day_start
 from data.errors import BundleError
 from data.features.layout import Block
 from data.features.request import RequestEncoder
@@ -15,10 +16,10 @@ from data.features.storage import load_array
 from data.home import Home
 from models.registry import Registry
 from models.scorer import Scorer
-from tests.night_log import NOW, QUIET, add_days, day, night_config, tenth, with_columns
+from tests.night_log import NOW, QUIET, add_days, day, night_config, night_day, tenth, with_columns
 from training.evaluate import evaluate
 from training.quarantine import JudgedDay, Quarantine
-from training.refresh import refresh
+from training.refresh import _settled, refresh
 from training.run import train
 
 CONFIG = night_config()
@@ -101,3 +102,16 @@ def test_days_in_quarantine_are_passed_over(refreshed: tuple[Home, int, int]) ->
 def test_without_a_champion_there_is_nothing_to_refresh(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="'night' has no champion yet"):
         refresh(CONFIG, Home(tmp_path), NOW)
+
+
+def test_a_day_held_back_does_not_come_in_by_the_morning_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    add_days(home, CONFIG, [0, 1])
+    both = concatenate(night_day(1), night_day(2))
+    monkeypatch.setattr("training.refresh.provisional", lambda *_: both)
+    start, today = (day_start(day(n), "UTC") for n in (1, 3))
+    registry = Registry(home)
+    assert len(_settled(registry, CONFIG, home, [day(0), day(1)], start, today)) == len(both)
+    without = _settled(registry, CONFIG, home, [day(0)], start, today)
+    assert without.strings("request_id").tolist() == night_day(2).strings("request_id").tolist()
+    assert len(_settled(registry, CONFIG, home, [day(0)], today, today)) == 0
