@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from rich.console import Console
@@ -68,20 +69,36 @@ def run_sides(
     command: Sequence[str],
     console: Console,
 ) -> None:
-    """Live the days of all sides, beside each other; their homes hold a champion each. ``command`` is watchnext's."""
+    """Live the days of all sides, beside each other; their homes hold a champion each. ``command`` is watchnext's. When one
+    fails the others end with their day."""
+    stopped = Event()
     with ThreadPoolExecutor(len(sides)) as threads:
-        running = [threads.submit(live, side, world, plan, popularity[side.name], command, console) for side in sides]
-        for future in running:
-            future.result()
+        try:
+            for done in as_completed(
+                [threads.submit(live, side, world, plan, popularity[side.name], command, console, stopped) for side in sides]
+            ):
+                done.result()
+        finally:
+            stopped.set()
 
 
-def live(side: Side, world: World, plan: Plan, popularity: Popularity, command: Sequence[str], console: Console) -> None:
+def live(
+    side: Side,
+    world: World,
+    plan: Plan,
+    popularity: Popularity,
+    command: Sequence[str],
+    console: Console,
+    stopped: Event,
+) -> None:
     """The days of one side, each with its night."""
     name = side.config.stem
     quiet, began = Console(quiet=True), world.start + plan.warm_up * DAY_MS
     with running_server([*command, "serve", "--name", name], side.home, quiet, SETTINGS) as address:
         product = Product(address, side.home, world, popularity, began)
         for day in range(plan.warm_up, plan.warm_up + plan.days):
+            if stopped.is_set():
+                return
             side.days.append(product.live(day))
             mean = _mean([judged.served for judged in side.days[-1]])
             console.print(

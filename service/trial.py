@@ -71,7 +71,7 @@ def post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON answer to a JSON body.
 
     Raises:
-        WatchNextError: with the answer, where it is an error.
+        WatchNextError: with the answer, where it is an error; or there is none.
     """
     return _ask(urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"}))
 
@@ -80,7 +80,7 @@ def get(url: str) -> dict[str, Any]:
     """The JSON answer.
 
     Raises:
-        WatchNextError: with the answer, where it is an error.
+        WatchNextError: with the answer, where it is an error; or there is none.
     """
     return _ask(urllib.request.Request(url))
 
@@ -92,6 +92,8 @@ def _ask(request: urllib.request.Request) -> dict[str, Any]:
             return answer
     except urllib.error.HTTPError as error:
         raise WatchNextError(f"{request.full_url} answered {error.code}: {error.read().decode(errors='replace')}") from None
+    except OSError as error:
+        raise WatchNextError(f"{request.full_url} does not answer: {error}") from None
 
 
 def print_slate(request: Mapping[str, Any], answer: Mapping[str, Any], console: Console) -> None:
