@@ -21,13 +21,14 @@ class Frozen:
 
     Args:
         bundle: a trained one, not a refreshed one: its window's end is where its features stand.
-        config: of which figures are wanted (slices); features and objectives are the bundle's.
+        config: by which the days are read, and of which figures are wanted (slices); features and objectives are the
+            bundle's.
     """
 
     def __init__(self, bundle: Bundle, config: Config, home: Home) -> None:
         self.bundle = bundle
         self.config = bundle.config.model_copy(update={"evaluation": config.evaluation})
-        self._home = home
+        self._home, self._asked = home, config
         self._taken: list[date] = []
         self._encoded: tuple[date, Batch, Encoded] | None = None
 
@@ -53,6 +54,6 @@ class Frozen:
 
     def _encode(self, day: date, open_labels: frozenset[str]) -> tuple[date, Batch, Encoded]:
         if self._encoded is None or self._encoded[0] != day:
-            batch = read_day(self._home, self.config, day)
+            batch = read_day(self._home, self._asked, day)
             self._encoded = day, batch, self.learner.encode(day, batch, open_labels)
         return self._encoded
