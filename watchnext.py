@@ -705,7 +705,7 @@ def closed_loop(plan: "Plan", folder: Path, said: Console, sides: Sequence[str] 
     import shutil
 
     from data.database import URL_VARIABLE
-    from data.simulator.warm_up import write_warm_up
+    from data.simulator.warm_up import earnings, write_warm_up
     from service.closed_loop import Side, run_sides, summary
     from service.drive import Popularity
 
@@ -734,7 +734,7 @@ def closed_loop(plan: "Plan", folder: Path, said: Console, sides: Sequence[str] 
             shutil.copytree(first, root)
         products.append(Side(name, Home(root), root / "loop.toml"))
         popularity[name] = Popularity(plan.videos)
-        popularity[name].add(seen.video, seen.video[seen.click > 0])
+        popularity[name].add(seen.video, seen.video[seen.click > 0], *earnings(world, seen))
     run_sides(products, world, plan, popularity, command, said)
     result = {**summary(products, world, plan), "seconds": round(time.monotonic() - began, 1), "cores": os.cpu_count()}
     write_json(folder / "loop.json", result)

@@ -74,12 +74,15 @@ def one_seed(plan: Plan, sides: Sequence[str], folder: Path, console: Console) -
 
 def summed_up(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     sides, others = results[0]["sides"], results[0]["differences"]
-    closed = {side: interval([r["sides"][side]["last"]["closed"] for r in results]) for side in sides}
+    closed, rated = (
+        {side: interval([r["sides"][side]["last"][key] for r in results]) for side in sides}
+        for key in ("closed", "closed_rated")
+    )
     utility = {side: interval([r["sides"][side]["last"]["served"] for r in results]) for side in sides}
     differences = {side: interval([r["differences"][side]["utility"] for r in results]) for side in others}
     low = differences[ONCE]["low"]
     met = closed[RETRAINED]["mean"] >= CLOSED and low is not None and low > 0
-    return {"closed": closed, "utility": utility, "differences": differences, "met": met}
+    return {"closed": closed, "closed_rated": rated, "utility": utility, "differences": differences, "met": met}
 
 
 def interval(values: Sequence[float]) -> dict[str, Any]:
@@ -103,10 +106,10 @@ def show(results: Sequence[Mapping[str, Any]], report: Mapping[str, Any], consol
         figures += [f"{result['differences'][ONCE]['utility']:+.4f}", str(promoted), f"{result['seconds']:.0f}"]
         shown.add_row(str(result["seed"]), *figures)
     console.print(shown)
-    for side, found in report["closed"].items():
-        console.print(
-            f"{side}: closed {said(found, '.1%')}, utility {said(report['utility'][side], '.4f')}", highlight=False
-        )
+    for side in report["closed"]:
+        closed, rated = (said(report[key][side], ".1%") for key in ("closed", "closed_rated"))
+        served = said(report["utility"][side], ".4f")
+        console.print(f"{side}: closed {closed}, from ratings {rated}; utility {served}", highlight=False)
     for side, found in report["differences"].items():
         console.print(f"{RETRAINED} less {side}: {said(found, '+.4f')}", highlight=False)
     console.print("met" if report["met"] else "missed", highlight=False)

@@ -26,6 +26,7 @@ NIGHTS: Mapping[str, str | None] = {RETRAINED: "retrain", ONCE: None, REFRESHED:
 """Sides, and the command that each runs at night. All have live profiles and the videos that come."""
 NIGHT_MS = 1_000_000
 """After midnight: what happened before has settled (the preset's windows are 900 s)."""
+MEANS = ("served", "popularity", "rated", "oracle", "candidates")
 LAST = 3
 """Days at the end that are summed up."""
 
@@ -159,14 +160,15 @@ def summary(sides: Sequence[Side], world: World, plan: Plan) -> dict[str, Any]:
 
 
 def figures(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Means per request, and the share of the way from popularity to the oracle (null where there is none)."""
-    means = {
-        name: _mean([getattr(one, name) for one in judged]) for name in ("served", "popularity", "oracle", "candidates")
-    }
-    way = means["oracle"] - means["popularity"]
-    closed = (means["served"] - means["popularity"]) / way if judged and way > 0 else None
+    """Means per request, and the shares of the ways from popularity and ratings to the oracle (null where there is none)."""
+    means = {name: _mean([getattr(one, name) for one in judged]) for name in MEANS}
+    closed, rated = (_share_of_way(means["served"], means[low], means["oracle"]) for low in ("popularity", "rated"))
     versions = sorted({one.model_version for one in judged})
-    return {"requests": len(judged), **means, "closed": closed, "versions": versions}
+    return {"requests": len(judged), **means, "closed": closed, "closed_rated": rated, "versions": versions}
+
+
+def _share_of_way(value: float, low: float, high: float) -> float | None:
+    return (value - low) / (high - low) if high > low else None
 
 
 def difference(ours: Sequence[Sequence[Judged]], theirs: Sequence[Sequence[Judged]]) -> dict[str, Any]:
@@ -203,7 +205,7 @@ def table(result: Mapping[str, Any]) -> Table:
 
 
 def _cells(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    values = [f"{mine[name]:.3f}" for name in ("popularity", "served", "oracle")]
+    values = [f"{mine[name]:.3f}" for name in ("popularity", "rated", "served", "oracle")]
     return [f"{mine['requests']:,}", *values, _share(mine["closed"]), f"{other['served']:.3f}", _share(other["closed"])]
 
 

@@ -18,7 +18,7 @@ from data.feedback import schema
 from data.home import Home
 from data.simulator.audience import Audience, Reaction, Visit
 from data.simulator.settings import DEVICES
-from data.simulator.utility import utility, worth
+from data.simulator.utility import DISMISSAL_COST, utility, worth
 from data.simulator.world import World
 from service.trial import get, post
 
@@ -36,6 +36,9 @@ SWAPPED_WITHIN = 120.0
 STRENGTH = 20.0
 """A video's click rate is smoothed towards that of all by so many impressions."""
 
+EARNS = {"watched": 0.0, "dismiss": -DISMISSAL_COST}
+"""What an event without a value is worth; a watch has its share."""
+
 Ints = NDArray[np.int64]
 
 
@@ -51,31 +54,41 @@ class Asked:
 
 @dataclass(frozen=True)
 class Judged:
-    """The true utility of a request's slate, and of the same candidates ranked by popularity and by the truth."""
+    """The true utility of a request's slate, and of the same candidates by popularity, by ratings and by the truth."""
 
     visit: Visit
     model_version: int
     candidates: int
     served: float
     popularity: float
+    rated: float
     oracle: float
 
 
 class Popularity:
-    """Clicks per impression of every video up to the last night."""
+    """What the log says of every video up to the last night, whoever watched."""
 
     def __init__(self, videos: int) -> None:
-        self._views, self._clicks = np.zeros((2, videos))
+        self._views, self._clicks, self._earned = np.zeros((3, videos))
 
-    def add(self, views: Ints, clicks: Ints) -> None:
-        """Take in rows of the videos that were seen, and of those that were clicked."""
+    def add(self, views: Ints, clicks: Ints, videos: Ints, earned: Sequence[float] | NDArray[Any]) -> None:
+        """Take in the videos that were seen, those that were clicked, and what else videos earned: the share watched of
+        each watch, less DISMISSAL_COST for each dismissal."""
         self._views += np.bincount(views, minlength=len(self._views))
         self._clicks += np.bincount(clicks, minlength=len(self._clicks))
+        self._earned += np.bincount(videos, earned, len(self._earned))
 
     def rates(self) -> NDArray[np.float64]:
-        """[V], smoothed; of a video that nobody saw the mean of all."""
-        mean = self._clicks.sum() / max(self._views.sum(), 1.0)
-        return np.asarray((self._clicks + STRENGTH * mean) / (self._views + STRENGTH))
+        """Clicks per impression [V], smoothed; of a video that nobody saw the mean of all."""
+        return self._smoothed(self._clicks)
+
+    def ratings(self) -> NDArray[np.float64]:
+        """What a video earned per impression, likewise: the truth's worth, as far as it is the same for everybody."""
+        return self._smoothed(self._earned)
+
+    def _smoothed(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        mean = sums.sum() / max(self._views.sum(), 1.0)
+        return np.asarray((sums + STRENGTH * mean) / (self._views + STRENGTH))
 
 
 class Product:
@@ -98,6 +111,7 @@ class Product:
         """A day: new videos as they come, requests and what the users do, tick by tick; then its judgement."""
         asked: list[Asked] = []
         seen: dict[str, list[int]] = {"view": [], "click": []}
+        earned: list[tuple[int, float]] = []
         watching: dict[int, int] = {}
         with ThreadPoolExecutor(CLIENTS) as clients:
             for visits in filter(None, self._audience.visits(day)):
@@ -111,10 +125,14 @@ class Product:
                             seen[reaction.type].append(slate.videos[reaction.position])
                         if reaction.type == "click":
                             watching[slate.visit.sitting] = slate.videos[reaction.position]
+                        if reaction.type in EARNS:
+                            worth_of = EARNS[reaction.type] if reaction.value is None else reaction.value
+                            earned.append((slate.videos[reaction.position], worth_of))
                 self._tell(events)
                 asked += slates
-        judged = judge(self._world, asked, self._candidates(asked), self._popularity.rates())
-        self._popularity.add(np.array(seen["view"], np.int64), np.array(seen["click"], np.int64))
+        judged = judge(self._world, asked, self._candidates(asked), self._popularity)
+        views, clicks, videos = (np.array(rows, np.int64) for rows in (*seen.values(), [video for video, _ in earned]))
+        self._popularity.add(views, clicks, videos, [value for _, value in earned])
         self._audience.sleep()
         return judged
 
@@ -186,10 +204,8 @@ class Product:
             }
 
 
-def judge(
-    world: World, asked: Sequence[Asked], candidates: Mapping[str, Ints], popularity: NDArray[np.float64]
-) -> list[Judged]:
-    """The true utility of the slates whose candidates are known, beside the best by popularity [V] and by the truth."""
+def judge(world: World, asked: Sequence[Asked], candidates: Mapping[str, Ints], popularity: Popularity) -> list[Judged]:
+    """The true utility of the slates whose candidates are known, beside the best by popularity, ratings and the truth."""
     known = [slate for slate in asked if slate.request_id in candidates and slate.videos]
     if not known:
         return []
@@ -199,12 +215,13 @@ def judge(
         np.repeat([getattr(slate.visit, name) for slate in known], sizes) for name in ("user", "timestamp", "device")
     )
     worths = np.split(worth(world, user, np.concatenate(lists), time, device), np.cumsum(sizes)[:-1])
-    return [_judged(world, *one, popularity) for one in zip(known, lists, worths, strict=True)]
+    orders = popularity.rates(), popularity.ratings()
+    return [_judged(world, *one, orders) for one in zip(known, lists, worths, strict=True)]
 
 
-def _judged(world: World, slate: Asked, videos: Ints, worths: Any, popularity: NDArray[np.float64]) -> Judged:
+def _judged(world: World, slate: Asked, videos: Ints, worths: Any, orders: Sequence[NDArray[np.float64]]) -> Judged:
     of_video, device, slots = dict(zip(videos.tolist(), worths.tolist(), strict=True)), slate.visit.device, len(slate.videos)
-    popular = worths[np.lexsort((videos, -popularity[videos]))][:slots]
     served = [of_video[video] for video in slate.videos]
-    figures = (utility(world, values, device) for values in (served, popular, np.sort(worths)[::-1][:slots]))
+    others = [worths[np.lexsort((videos, -order[videos]))][:slots] for order in orders]
+    figures = (utility(world, values, device) for values in (served, *others, np.sort(worths)[::-1][:slots]))
     return Judged(slate.visit, slate.model_version, len(videos), *figures)

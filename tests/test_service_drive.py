@@ -33,8 +33,10 @@ def world() -> World:
 
 def test_popularity_is_a_smoothed_click_rate() -> None:
     popularity = Popularity(3)
-    popularity.add(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0]))
+    popularity.add(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0]), np.array([0, 0, 1]), [0.5, 0.4, -1.0])
     np.testing.assert_allclose(popularity.rates(), [(3 + 20 * 0.5) / 24, (20 * 0.5) / 22, 0.5])
+    mean = (0.5 + 0.4 - 1.0) / 6
+    np.testing.assert_allclose(popularity.ratings(), [(0.9 + 20 * mean) / 24, (-1.0 + 20 * mean) / 22, mean])
 
 
 def test_a_slate_is_judged_beside_the_best_of_its_candidates(world: World) -> None:
@@ -47,23 +49,26 @@ def test_a_slate_is_judged_beside_the_best_of_its_candidates(world: World) -> No
         Asked(replace(VISIT, timestamp=world.start + 7), "b", tuple(best[::-1][:10].tolist()), 2),
         Asked(replace(VISIT, timestamp=world.start + 7), "not sampled", (1, 2), 2),
     ]
-    rates = np.zeros(150)
-    rates[best[::-1][:10]] = np.arange(10, 0, -1)  # the worst are the most popular
-    first, second = judge(world, asked, {"a": videos, "b": videos}, rates)
+    popular = Popularity(150)
+    clicks = np.repeat(best[::-1][:10], np.arange(10, 0, -1))  # the worst are the most popular, the best earned most
+    popular.add(videos, clicks, best[:10], np.arange(10, 0, -1))
+    first, second = judge(world, asked, {"a": videos, "b": videos}, popular)
     assert first.served == pytest.approx(first.oracle)
+    assert first.rated == second.rated == pytest.approx(first.oracle)
     assert first.candidates == 20
     assert second.served == pytest.approx(second.popularity)
     assert second.popularity < second.oracle
-    assert judge(world, [], {}, rates) == []
+    assert judge(world, [], {}, popular) == []
 
 
 def judged(number: int, served: float, day: int = 0) -> Judged:
-    return Judged(replace(VISIT, number=number, day=day), 1, 50, served, 0.2, 0.6)
+    return Judged(replace(VISIT, number=number, day=day), 1, 50, served, 0.2, 0.3, 0.6)
 
 
 def test_the_share_closed_is_of_the_way_from_popularity_to_the_oracle() -> None:
     found = figures([judged(0, 0.3), judged(1, 0.4)])
     assert found["closed"] == pytest.approx(0.375)
+    assert found["closed_rated"] == pytest.approx(0.05 / 0.3)
     assert found["requests"] == 2
     assert figures([])["closed"] is None
 

@@ -38,7 +38,7 @@ def test_a_server_is_started_asked_and_stopped(folder: Home) -> None:
         assert post(f"{address}/v1/recommend", {"user_id": "u1"}) == {"user_id": "u1"}
         with pytest.raises(WatchNextError, match=r'answered 422: \{"user_id": "bad"\}'):
             post(f"{address}/v1/recommend", {"user_id": "bad"})
-    with pytest.raises(WatchNextError, match="does not answer: .*refused"):
+    with pytest.raises(WatchNextError, match=r"does not answer: .*refused"):
         post(f"{address}/v1/recommend", {})
 
 

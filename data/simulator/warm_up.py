@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data.simulator.entities import DAY_MS
+from data.simulator.entities import DAY_MS, Ints
 from data.simulator.settings import Purpose, stream
 from data.simulator.sittings import Rows
+from data.simulator.utility import DISMISSAL_COST
 from data.simulator.world import World
 from data.simulator.write import _names, _table, _write_users, _write_videos
 
@@ -38,6 +39,13 @@ def write_warm_up(folder: Path, world: World, days: int) -> Rows:
         pq.write_table(_table(rows, day, users, videos).append_column("watched", watched), target, store_schema=False)
         parts.append(rows)
     return Rows.concatenate(parts)
+
+
+def earnings(world: World, rows: Rows) -> tuple[Ints, NDArray[np.float64]]:
+    """The videos of watches and dismissals, and what each was worth: the share watched, or less DISMISSAL_COST."""
+    watched, dismissed = rows.video[rows.click > 0], rows.video[rows.dismiss > 0]
+    shares = rows.watch_time[rows.click > 0] / world.videos.duration[watched]
+    return np.concatenate([watched, dismissed]), np.concatenate([shares, np.full(len(dismissed), -DISMISSAL_COST)])
 
 
 def looked_at(world: World, day: int, rows: Rows) -> NDArray[np.bool_]:
