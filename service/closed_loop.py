@@ -188,6 +188,7 @@ def table(result: Mapping[str, Any]) -> Table:
         "day",
         "requests",
         "popularity",
+        "rated",
         "served",
         "oracle",
         "closed",
