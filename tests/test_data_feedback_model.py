@@ -172,7 +172,7 @@ def test_feedback_does_what_the_model_says(steps: list[tuple[str, Any]]) -> None
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_feedback_does_what_the_model_says_in_many_cases(steps: list[tuple[str, Any]]) -> None:
     run(steps)
