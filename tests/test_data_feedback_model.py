@@ -127,7 +127,7 @@ def run(steps: list[tuple[str, Any]]) -> None:
                 clock.now = max(clock.now, T + sum(which))
             elif what == "restart":
                 feedback.close()
-                clock.now = max(clock.now, last)
+                last = clock.now = max(clock.now, last)  # it reads the clock when it starts, and never goes back behind that
                 feedback = stack.enter_context(opened(Path(folder), CONFIG, clock, memory=4))
             else:
                 last = max(last, clock.now)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
@@ -151,37 +150,36 @@ def test_no_logs_and_days_of_the_window_are_refused(trained: tuple[Home, int], t
 
 
 RUN = """
-import sys
+import os, signal, sys
 from datetime import date
 from pathlib import Path
 from rich.console import Console
 from data.home import Home
 from tests.test_training_run import CONFIG
 from training.run import train
+
+def die(event, arguments):  # the interpreter announces every file that it opens, renames, makes or lists
+    if event in ("open", "os.rename", "os.mkdir", "os.scandir") and any(
+        isinstance(path, (str, os.PathLike)) and Path(path).match(sys.argv[3]) for path in arguments
+    ):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if len(sys.argv) > 3:
+    sys.addaudithook(die)
 print("version", train(CONFIG, Home(Path(sys.argv[1])), None, date.fromisoformat(sys.argv[2]), False, Console(quiet=True)))
 """
 
 
-def start(home: Home) -> subprocess.Popen[str]:
+def run(home: Home, *kill_at: str) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own, which kills itself when it touches a path that matches ``kill_at``."""
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", RUN, str(home.root), str(ORDER[3])]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def kill_when(home: Home, pattern: str) -> None:
-    """Start a run and kill it as soon as a path below the home matches."""
-    process = start(home)
-    while not list(home.root.glob(pattern)):
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    command = [sys.executable, "-c", RUN, str(home.root), str(ORDER[3]), *kill_at]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def figures_after(home: Home) -> dict[str, Any]:
-    process = start(home)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    done = run(home)
+    assert done.returncode == 0, done.stdout + done.stderr
     registry = Registry(home)
     assert registry.versions("small") == [registry.champion("small")]
     assert not list(home.registry("small").glob(".tmp*"))
@@ -197,12 +195,14 @@ def test_a_killed_run_ends_with_the_same_figures_to_the_bit(tmp_path: Path) -> N
     """Killed while it writes a checkpoint, while it trains and while it publishes; and once not at all."""
     quiet = figures_after(fill(Home(tmp_path / "quiet")))
     home = fill(Home(tmp_path / "killed"))
-    for pattern in (
-        f"runs/small/*/.tmp-after={ORDER[1]}/trainer",
-        f"runs/small/*/after={ORDER[2]}",
-        "registry/small/.tmp-*/saved_model.pb",
+    for pattern, half_done in (
+        (f"runs/small/*/.tmp-after={ORDER[1]}/trainer/*", f"runs/small/*/.tmp-after={ORDER[1]}"),
+        (f"runs/small/*/after={ORDER[2]}", f"runs/small/*/.tmp-after={ORDER[2]}"),
+        ("registry/small/.tmp-*/assets.extra/scorer.onnx", "registry/small/.tmp-*/saved_model.pb"),
     ):
-        kill_when(home, pattern)
+        died = run(home, pattern)
+        assert died.returncode == -signal.SIGKILL, died.stdout + died.stderr
+        assert list(home.root.glob(half_done))
         assert Registry(home).versions("small") == []
     assert figures_after(home) == quiet
 
