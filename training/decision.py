@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from data.errors import BundleError
 from data.home import Home
+from training.pages import page_templates
 from training.report import write_text
 
 Figures = Mapping[str, Any]
@@ -51,13 +50,7 @@ def write_decision(decision: Figures, path: Path) -> Path:
 
 def render(decision: Figures) -> str:
     """The page of a decision."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     environment.filters["figure"] = _figure
     kinds = dict.fromkeys(check["kind"] for check in decision["checks"])
     by_kind = {kind: [check for check in decision["checks"] if check["kind"] == kind] for kind in kinds}

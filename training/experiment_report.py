@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
 
 from training import charts
 from training.charts import ForestRow, Line
+from training.pages import page_templates
 from training.report import write_text
 
 Figures = Mapping[str, Any]
@@ -81,13 +81,7 @@ def _power_cells(found: Figures) -> list[str]:
 
 def render(figures: Figures) -> str:
     """The page: a function of the figures alone."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     environment.filters |= {"percent": percent, "number": number, "span": span}
     treatments = [arm["name"] for arm in figures["arms"] if not arm["control"]]
     return environment.get_template("experiment.html").render(

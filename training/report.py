@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from data.config import Config
 from training import charts, verdicts
 from training.baselines import CHAMPION, CONSTANT, VIDEO_RATE
 from training.charts import ForestRow, Line
+from training.pages import page_templates
 from training.verdicts import BASELINE_TEXT, METRIC_TEXT, headline_metrics
 
 Figures = Mapping[str, Any]
@@ -41,13 +41,7 @@ def document(figures: Figures, config: Config) -> dict[str, Any]:
 
 def render(report: Figures) -> str:
     """The page of a :func:`document`."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     environment.filters |= {"percent": _percent, "signed": verdicts.signed}
     environment.globals |= {"cell": _cell, "baseline_text": BASELINE_TEXT, "baseline_style": BASELINE_STYLE}
     objectives = report["objectives"]
