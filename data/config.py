@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from data.config_model import ModelConfig
+from data.config_training import TrainingConfig
 from data.errors import ConfigError
+from data.frozen import Frozen
 
 Side = Literal["user", "context", "video", "cross", "training_only"]
 """Whose a feature is. ``cross`` depends on user and video together and is computed per candidate; ``training_only``
@@ -31,10 +34,6 @@ LOG_COLUMNS = (
     "is_exploration",
 )
 """The columns of the log contract that every log may have; the first three it must have."""
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ColumnConfig(Frozen):
@@ -242,51 +241,6 @@ class Objective(Frozen):
     loss_weight: float = Field(1.0, ge=0)
     absent: float | None = None  # the value of an outcome that could be observed and was not
     window: float = Field(86_400.0, gt=0)  # attribution window: seconds from the request in which an event counts
-
-
-class MMoEConfig(Frozen):
-    """Multi-gate Mixture-of-Experts (Ma et al., KDD 2018; Zhao et al., RecSys 2019)."""
-
-    kind: Literal["mmoe"] = "mmoe"
-    experts: int = Field(8, ge=1)
-    layers: tuple[int, ...] = (256, 128)
-    expert_dropout: float = Field(0.1, ge=0, lt=1)
-
-
-class FactorsConfig(Frozen):
-    """A product of the user's vectors with the video's, added to the outputs of some objectives (models/factors.py)."""
-
-    objectives: tuple[str, ...] = Field(min_length=1)  # those of one taste: they share the vectors
-    request: tuple[str, ...] = Field(min_length=1)  # features with embeddings of the user or context side
-    video: tuple[str, ...] = Field(min_length=1)  # and of the video side
-    dim: int = Field(16, ge=1)
-    l2: float = Field(0.0, ge=0)  # times the mean squared length of the vectors in a batch
-
-
-class ModelConfig(Frozen):
-    trunk: MMoEConfig = MMoEConfig()
-    products: tuple[tuple[str, str], ...] = ()  # features whose embeddings are multiplied, the second one the video's
-    factors: tuple[FactorsConfig, ...] = ()
-    tower: tuple[int, ...] = (64,)
-    dropout: float = Field(0.0, ge=0, lt=1)  # on the hidden layers, in training
-    input_dropout: float = Field(0.0, ge=0, lt=1)  # on the encoded input, in training
-    shallow_tower: bool = True
-    shallow_tower_layers: tuple[int, ...] = ()
-    shallow_tower_dropout: float = Field(0.1, ge=0, lt=1)  # share of training rows whose training-only inputs go missing
-
-
-class TrainingConfig(Frozen):
-    fit_days: int = Field(1, ge=1)  # vocabularies, scales and priors are fitted on these; scoring starts after them
-    passes: int = Field(1, ge=1)  # over each new day
-    replay_days: int = Field(0, ge=0)  # earlier days trained on again, once, together with each new day
-    batch_size: int = Field(1024, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    embedding_learning_rate: float = Field(1e-3, gt=0)
-    sparse_rows: int = Field(200_000, ge=1)  # tables larger than this are updated sparsely
-    weight_decay: float = Field(0.0, ge=0)
-    gradient_clip: float | None = Field(None, gt=0)  # of the dense part, by global norm
-    average: float | None = Field(None, gt=0, lt=1)  # decay of the exponential average of the weights, if any
-    deterministic: bool = True
 
 
 class RankingConfig(Frozen):

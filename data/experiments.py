@@ -35,9 +35,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from data.config import Frozen, GeneratorConfig, GeneratorsConfig, Name
+from data.config import GeneratorConfig, GeneratorsConfig, Name
 from data.days import day_of, parse_day
 from data.errors import ConfigError, WatchNextError
+from data.frozen import Frozen
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Treats = Literal["weights", "bundle", "quotas"]

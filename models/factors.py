@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from data.config import FactorsConfig, Side
+from data.config import Side
+from data.config_model import FactorsConfig
 from data.features.layout import IntField, Layout
 from models.embedding import ROLE, Embeddings
 from models.encoder import TensorBlock

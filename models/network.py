@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from data.config import Config, ModelConfig, Side
+from data.config import Config, Side
+from data.config_model import ModelConfig
 from data.errors import ConfigError
 from data.features.layout import Block, Layout
 from data.features.targets import TargetStats

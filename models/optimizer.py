@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from data.config import TrainingConfig
+from data.config_training import TrainingConfig
 from models.network import Network
 
 ADAGRAD_EPSILON = 1e-7

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from data.config import Side, TrainingConfig
+from data.config import Side
+from data.config_training import TrainingConfig
 from data.errors import BundleError
 from data.features.layout import SIDES, Block
 from models.arrays import read_arrays, write_arrays

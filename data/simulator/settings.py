@@ -6,9 +6,9 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from data.config import Frozen
 from data.days import parse_day
 from data.errors import ConfigError, WatchNextError
+from data.frozen import Frozen
 
 OUTCOMES = ("click", "watch_time", "like", "follow", "dismiss")
 DEVICES = ("phone", "tablet", "desktop", "tv")

@@ -1,0 +1,38 @@
+"""The network's part of the configuration (``[model]``)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from data.frozen import Frozen
+
+
+class MMoEConfig(Frozen):
+    """Multi-gate Mixture-of-Experts (Ma et al., KDD 2018; Zhao et al., RecSys 2019)."""
+
+    kind: Literal["mmoe"] = "mmoe"
+    experts: int = Field(8, ge=1)
+    layers: tuple[int, ...] = (256, 128)
+    expert_dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class FactorsConfig(Frozen):
+    """A product of the user's vectors with the video's, added to the outputs of some objectives (models/factors.py)."""
+
+    objectives: tuple[str, ...] = Field(min_length=1)  # those of one taste: they share the vectors
+    request: tuple[str, ...] = Field(min_length=1)  # features with embeddings of the user or context side
+    video: tuple[str, ...] = Field(min_length=1)  # and of the video side
+    dim: int = Field(16, ge=1)
+    l2: float = Field(0.0, ge=0)  # times the mean squared length of the vectors in a batch
+
+
+class ModelConfig(Frozen):
+    trunk: MMoEConfig = MMoEConfig()
+    products: tuple[tuple[str, str], ...] = ()  # features whose embeddings are multiplied, the second one the video's
+    factors: tuple[FactorsConfig, ...] = ()
+    tower: tuple[int, ...] = (64,)
+    dropout: float = Field(0.0, ge=0, lt=1)  # on the hidden layers, in training
+    input_dropout: float = Field(0.0, ge=0, lt=1)  # on the encoded input, in training
+    shallow_tower: bool = True
+    shallow_tower_layers: tuple[int, ...] = ()
+    shallow_tower_dropout: float = Field(0.1, ge=0, lt=1)  # share of training rows whose training-only inputs go missing

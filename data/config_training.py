@@ -1,0 +1,19 @@
+"""How the network is trained (``[training]``)."""
+
+from pydantic import Field
+
+from data.frozen import Frozen
+
+
+class TrainingConfig(Frozen):
+    fit_days: int = Field(1, ge=1)  # vocabularies, scales and priors are fitted on these; scoring starts after them
+    passes: int = Field(1, ge=1)  # over each new day
+    replay_days: int = Field(0, ge=0)  # earlier days trained on again, once, together with each new day
+    batch_size: int = Field(1024, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    embedding_learning_rate: float = Field(1e-3, gt=0)
+    sparse_rows: int = Field(200_000, ge=1)  # tables larger than this are updated sparsely
+    weight_decay: float = Field(0.0, ge=0)
+    gradient_clip: float | None = Field(None, gt=0)  # of the dense part, by global norm
+    average: float | None = Field(None, gt=0, lt=1)  # decay of the exponential average of the weights, if any
+    deterministic: bool = True
