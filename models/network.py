@@ -17,13 +17,14 @@ from data.config_model import ModelConfig
 from data.errors import ConfigError
 from data.features.layout import Block, Layout
 from data.features.targets import TargetStats
+from models.bias import ShallowTower, missing
 from models.embedding import Embeddings
 from models.encoder import Encoder, Split, TensorBlock, side_width
 from models.factors import Factors, tables_of
 from models.losses import start_bias, to_natural
 from models.mmoe import MMoE
 from models.noise import Noise, derive
-from models.tower import ShallowTower, Towers, missing
+from models.tower import Towers
 
 Blocks = Mapping[Side, TensorBlock]
 
