@@ -353,7 +353,7 @@ def demo(
     quiet_tensorflow()
     from data.ingest import ingest as run_ingest
     from data.log import list_days
-    from service.trial import post, print_slate, running_server
+    from service.trial import borrowed_key, post, print_slate, running_server
     from training.run import train as run_train
 
     with logged("demo", home, console, dataset=settings.dataset):
@@ -371,8 +371,8 @@ def demo(
         console.rule("5. Serve, and ask for a slate")
         request = sample_request(settings, home, last)
         command = [sys.executable, str(Path(__file__).resolve()), "serve", "--name", settings.name]
-        with running_server(command, home, console) as address:
-            print_slate(request, post(f"{address}/v1/recommend", request), console)
+        with borrowed_key(home) as key, running_server(command, home, console) as address:
+            print_slate(request, post(f"{address}/v1/recommend", request, key), console)
         console.rule(f"Done in {time.monotonic() - started:.0f} s")
         print_next_steps(home, settings, page)
 

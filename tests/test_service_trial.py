@@ -9,7 +9,8 @@ from rich.console import Console
 
 from data.errors import WatchNextError
 from data.home import Home
-from service.trial import post, print_slate, running_server
+from service.keys import Keyring, KeyStore
+from service.trial import borrowed_key, post, print_slate, running_server
 
 SERVER = """
 import sys, http.server
@@ -18,6 +19,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200, b"{}")
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
+        if key := self.headers["authorization"]:
+            body = b'{"asked_with": "%s"}' % key.encode()
         self.answer(422 if b"bad" in body else 200, body)
     def answer(self, status, body):
         self.send_response(status)
@@ -40,6 +43,23 @@ def test_a_server_is_started_asked_and_stopped(folder: Home) -> None:
             post(f"{address}/v1/recommend", {"user_id": "bad"})
     with pytest.raises(WatchNextError, match=r"does not answer: .*refused"):
         post(f"{address}/v1/recommend", {})
+
+
+def test_where_keys_are_asked_for_one_is_borrowed_and_revoked(folder: Home) -> None:
+    with borrowed_key(folder) as key:
+        assert key is None
+    KeyStore(folder).create(["events"])
+    with (
+        borrowed_key(folder) as key,
+        running_server([sys.executable, "-c", SERVER], folder, Console(file=io.StringIO())) as at,
+    ):
+        assert post(f"{at}/v1/recommend", {}, key) == {"asked_with": f"Bearer {key}"}
+        ring = Keyring(KeyStore(folder))
+        ring.refresh()
+        assert (found := ring.find(key or "")) is not None
+        assert found.scopes == {"rank"}
+    ring.refresh()
+    assert ring.find(key or "") is None
 
 
 def test_a_server_that_ends_is_said_with_where_its_output_is(folder: Home) -> None:
