@@ -8,10 +8,10 @@ from typing import Any
 from data.columns import Batch
 from data.config import ColumnConfig, Config, LabelConfig
 from data.experiments import UNTREATED, Treatment
+from data.exploration import is_sampled
 from data.features.history import history_batch
-from service.exploration import is_sampled
+from models.ranking import Ranking
 from service.problems import Problem, describe, shorten
-from service.ranking import Ranking
 from service.schemas import MAX_ID, HistoryItem, RankRequest, SlateRequest
 from service.serving import Serving
 

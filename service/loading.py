@@ -14,12 +14,12 @@ from data.features.state import FeatureState
 from data.features.storage import load_array
 from models.bundle import Bundle
 from models.leases import Lease
+from models.ranking import Ranking, combine, order
 from models.registry import Registry
 from models.scorer import Scorer
 from service.generators.sources import load_sources
 from service.inputs import Query
 from service.pipeline import Candidates, hydrate, score
-from service.ranking import Ranking, combine, order
 from service.serving import Serving
 from service.settings import Settings
 

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from data.columns import Batch
 from data.errors import WatchNextError
+from data.exploration import Filled, fill, stream
 from data.features.request import RequestFeatures
 from data.feedback.store import Feedback
+from models.ranking import Combined, combine, order
 from models.scorer import Scores
-from service.exploration import Filled, fill, stream
 from service.generators.gather import Gatherer
 from service.generators.protocol import Taste
 from service.inputs import Query
 from service.observability import Metrics
-from service.ranking import Combined, combine, order
 from service.runtime import Runtime
 from service.schemas import MAX_CANDIDATES
 from service.serving import Serving

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from models.ranking import combine, order
 from service.generators.protocol import Taste
 from service.pipeline import Candidates, hydrate, score
-from service.ranking import combine, order
 from service.serving import Serving
 from service.shadow import Score, Scored
 

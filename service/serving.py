@@ -12,9 +12,9 @@ from data.config import Config
 from data.features.layout import Block
 from data.features.request import RequestEncoder
 from models.leases import Lease
+from models.ranking import Ranking
 from models.scorer import Scorer
 from service.generators.protocol import Source
-from service.ranking import Ranking
 
 if TYPE_CHECKING:
     from service.canary import Canary

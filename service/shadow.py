@@ -10,11 +10,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from models.ranking import Combined
 from models.rollouts import Rollout
 from service.canary import position
 from service.observability import Metrics
 from service.pipeline import Slate
-from service.ranking import Combined
 from service.serving import Serving
 
 log = structlog.get_logger()

@@ -17,11 +17,11 @@ from starlette.testclient import TestClient
 from data.days import day_start
 from data.features.layout import Block
 from data.features.request import RequestEncoder
+from models.ranking import Ranking
 from models.scorer import Scores
 from service.app import create_app
 from service.generators.protocol import Source, Taste
 from service.loading import load_version
-from service.ranking import Ranking
 from service.serving import Serving
 from service.settings import Settings
 from service.watcher import VersionLoader

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from data.config import ColumnConfig, LabelConfig
+from models.ranking import Ranking
 from service.inputs import _context_error, _outcome_error, to_query
 from service.problems import Problem, field_name
-from service.ranking import Ranking
 from service.schemas import RankRequest
 from tests.service_fakes import CONFIG, NOW, serving
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data import exploration
 from data.simulator.entities import Floats, Ints
 
 
@@ -38,6 +39,6 @@ def fill_slots(candidates: Ints, score: Floats, explore: Floats, slots: int, rng
         best = left.argmax(axis=1)
         chosen = np.where(explores[:, slot], lots.argmax(axis=1), best)
         video[:, slot] = candidates[rows, chosen]
-        propensity[:, slot] = (1 - explore) * (chosen == best) + explore / (remaining - slot)
+        propensity[:, slot] = exploration.propensity(chosen == best, explore, remaining - slot)
         left[rows, chosen], lots[rows, chosen] = -np.inf, -1
     return Slates(video, propensity, explores)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.exploration import Filled, fill, is_sampled, stream
+from data.exploration import Filled, fill, is_sampled, stream
 
 
 class Dice:

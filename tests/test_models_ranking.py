@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data.config import Objective, RankingConfig
 from data.errors import ConfigError
-from service.ranking import Ranking, combine, expected, order
+from models.ranking import Ranking, combine, expected, order
 
 CLICK = Objective(name="click", family="engagement", label="click", kind="binary")
 HATE = Objective(name="hate", family="satisfaction", label="hate", kind="binary")

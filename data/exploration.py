@@ -2,12 +2,13 @@
 
     propensity = P(this video in this slot | candidates, slots above) = (1 - e)[it is the best remaining] + e / n
 
-e is the share of slots that explore, n the number of eligible candidates that remain.
+e is the share of slots that explore, n the number of eligible candidates that remain. Simulator, service and the
+off-policy estimators share :func:`propensity`.
 """
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,11 @@ class Filled:
     shown: NDArray[np.int64]
     propensity: NDArray[np.float64]
     explored: NDArray[np.bool_]
+
+
+def propensity(best: Any, share: Any, remaining: Any) -> Any:
+    """Of what stands in a slot: ``best`` is whether it is the best remaining one, ``remaining`` is n. Numbers or arrays."""
+    return (1.0 - share) * best + share / remaining
 
 
 def fill(best_first: NDArray[np.int64], eligible: int, slots: int, share: float, rng: np.random.Generator) -> Filled:
@@ -38,15 +44,15 @@ def fill(best_first: NDArray[np.int64], eligible: int, slots: int, share: float,
     remaining, last = best_first[:eligible].tolist(), best_first[eligible:].tolist()
     drawn = min(count, len(remaining))
     explores, lots = rng.random(drawn) < share, rng.random(drawn)
-    shown, propensity = [], np.ones(count)
+    shown, chance = [], np.ones(count)
     for slot in range(drawn):
         n = len(remaining)
         place = min(int(lots[slot] * n), n - 1) if explores[slot] else 0
-        propensity[slot] = (1.0 - share) * (place == 0) + share / n
+        chance[slot] = propensity(place == 0, share, n)
         shown.append(remaining.pop(place))
     explored = np.zeros(count, bool)
     explored[:drawn] = explores
-    return Filled(np.array(shown + last[: count - drawn], np.int64), propensity, explored)
+    return Filled(np.array(shown + last[: count - drawn], np.int64), chance, explored)
 
 
 def stream(request_id: str, salt: str, purpose: Literal["explore", "sample"]) -> np.random.Generator:
