@@ -507,12 +507,14 @@ def export(config: ConfigText) -> None:
     """
     from data.feedback.export import export_days
     from data.feedback.retention import retain
+    from models.collect import live_from
+    from models.registry import Registry
 
     settings, home = read_config(config), Home.from_environment()
     with logged("export", home, console, dataset=settings.dataset) as facts:
         now = int(time.time() * 1000)
         done = export_days(settings, home, now, console)
-        removed = retain(settings, home, now)
+        removed = retain(settings, home, now, live_from(Registry(home), settings.name))
         facts["days"] = [str(exported.day) for exported in done]
     console.print(f"{len(done)} days exported; {removed.requests:,} old requests forgotten", highlight=False)
 

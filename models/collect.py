@@ -8,6 +8,7 @@ folder, which the next publisher or collector removes.
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 
 from data.errors import BundleError
 from data.experiments import load_experiments
@@ -18,6 +19,9 @@ from models.rollouts import Rollouts
 from models.staging import discard, locked, remove_abandoned
 
 logger = logging.getLogger(__name__)
+
+_LIVE = {"champion", "previous", "shadow", "canary", "experiment"}
+"""The reasons for which a version serves, or may at once."""
 
 
 @dataclass
@@ -80,6 +84,18 @@ def needed(registry: Registry, name: str) -> dict[int, str]:
         if version is not None:
             reasons[version] = f"{reasons[version]}, {reason}" if version in reasons else reason
     return _with_origins(registry, name, reasons)
+
+
+def live_from(registry: Registry, name: str) -> date | None:
+    """The first day whose served rows a live profile of some version that serves, or may be gone back to, still reads: the
+    day after the last that its own state knows. None where there is no such version.
+
+    Raises:
+        WatchNextError: the database, or an experiment's file, can't be read.
+    """
+    serving = [version for version, reason in needed(registry, name).items() if _LIVE & set(reason.split(", "))]
+    days = [datetime.strptime(str(version // 100), "%Y%m%d").date() for version in serving]
+    return min(days) + timedelta(days=1) if days else None
 
 
 def _with_origins(registry: Registry, name: str, reasons: dict[int, str]) -> dict[int, str]:

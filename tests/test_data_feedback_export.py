@@ -270,7 +270,9 @@ def test_what_was_exported_for_good_is_forgotten_after_a_time(tmp_path: Path) ->
     removed = retain(config, Home(tmp_path), late)
     assert (removed.requests, removed.orphans) == (0, 2)  # no day was exported with all labels closed
     export(tmp_path, config, END + 40 * HOUR)
-    assert retain(config, Home(tmp_path), late).requests == 6
+    second = FIRST_DAY + timedelta(days=1)
+    assert retain(config, Home(tmp_path), late, live_from=second - timedelta(days=1)).requests == 0
+    assert retain(config, Home(tmp_path), late, live_from=second).requests == 6
     assert {row.request_id[:2] for row in table(tmp_path, served)} == {"r1", "ow"}
     export(tmp_path, config, late)
     before = partition(tmp_path), partition(tmp_path, 1)

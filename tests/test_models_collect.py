@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import watchnext
 from data.errors import BundleError, WatchNextError
 from data.home import Home
-from models.collect import collect, needed
+from models.collect import collect, live_from, needed
 from models.leases import Lease, alone
 from models.registry import Registry
 from models.rollouts import Rollouts
@@ -50,6 +50,19 @@ def test_a_rollback_swaps_champion_and_previous(registry: Registry, six: list[in
     assert pointer is not None
     assert (pointer.version, pointer.previous) == (six[0], six[1])
     assert registry.rollback("feed").version == six[1]
+
+
+def test_served_rows_are_live_from_the_day_after_the_oldest_version_that_may_serve(
+    registry: Registry, six: list[int]
+) -> None:
+    assert live_from(registry, "feed") is None
+    Rollouts(registry).pin("feed", six[0])
+    registry.promote("feed", six[3])
+    assert live_from(registry, "feed") == date(2026, 1, 6)
+    registry.promote("feed", six[4])  # the one before may be gone back to
+    assert live_from(registry, "feed") == date(2026, 1, 6)
+    Rollouts(registry).start("feed", "canary", six[1], 0.1)
+    assert live_from(registry, "feed") == date(2026, 1, 4)
 
 
 def test_nothing_to_roll_back_to(registry: Registry, six: list[int]) -> None:

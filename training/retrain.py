@@ -19,7 +19,7 @@ from data.feedback.retention import retain
 from data.home import Home
 from data.log import read_day
 from models.bundle import Bundle
-from models.collect import collect
+from models.collect import collect, live_from
 from models.registry import Registry
 from training.days import learn_days
 from training.decision import decision_path, read_decision, write_decision
@@ -89,7 +89,7 @@ def retrain(config: Config, home: Home, full: bool, now: int, console: Console) 
         if registry.champion(config.name) is not None:
             refreshed = refresh_champion(config, home, screened.good, now)
         _forget_runs(home, config, nights)
-        retain(config, home, now)
+        retain(config, home, now, live_from(registry, config.name))
         collect(registry, config.name, KEPT)
         held = tuple(judged.day for judged in screened.held)
         if held and outcome.status == "nothing":

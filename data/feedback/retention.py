@@ -25,9 +25,13 @@ class Removed:
     orphans: int = 0
 
 
-def retain(config: Config, home: Home, now: int) -> Removed:
+def retain(config: Config, home: Home, now: int, live_from: date | None = None) -> Removed:
     """Delete the days that ended more than ``events.retention_days`` ago and were exported with every label closed, and
     orphans as old. A day that was never exported is kept however old it is. Can be stopped and repeated at any point.
+
+    Args:
+        live_from: this day and all after it are kept too: live profiles are made of them, as the bundle that serves ends
+            before it. An old champion would otherwise forget what it is not trained on.
 
     Raises:
         WatchNextError: the database or the manifest can't be read.
@@ -40,7 +44,7 @@ def retain(config: Config, home: Home, now: int) -> Removed:
         for name, record in manifest.exports.items() if manifest else ():
             day = parse_day(name)
             end = day_start(day + timedelta(days=1), config.timezone)
-            if end <= before and set(config.labels) <= set(record.closed):
+            if end <= before and (live_from is None or day < live_from) and set(config.labels) <= set(record.closed):
                 requests += _remove_day(engine, config, day)
         old = sa.select(events.c.event_id).where(events.c.fate == "orphan", events.c.received_at < before).limit(CHUNK)
         orphans = 0
