@@ -236,6 +236,24 @@ def test_a_disk_that_is_full_while_publishing_is_a_sentence_and_the_night_goes_o
     assert len(Registry(own).versions("night")) == 3  # trained, challenger, refreshed: nothing was published twice
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_registry_that_is_read_only_is_a_sentence_and_the_night_goes_on(own: Home) -> None:
+    before = Registry(own).champion("night")
+    add_days(own, CONFIG, [4, 5])
+    folder = own.root / "registry"
+    mounted = subprocess.run(["mount", "--bind", folder, folder], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode().strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder, folder], check=True)
+        with pytest.raises(BundleError, match=r"cannot publish 'night' in .*Read-only file system"):
+            night(own)
+        assert Registry(own).open_serving("night").version == before
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert night(own).status == "promoted"
+
+
 def test_a_locked_database_is_a_sentence(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     add_days(own, CONFIG, [4])
     monkeypatch.setattr("data.database.BUSY_TIMEOUT_MS", 1)
