@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data.errors import BundleError
 from data.features.layout import Block
+from models.calibration import Calibration, Predictions
 
 SCORER_FILE = "scorer.onnx"
 FACTS = "watchnext"
@@ -25,9 +26,10 @@ ONE_ROW = ("user", "context")
 
 
 class Scores(NamedTuple):
-    """predictions [n, K] in natural units (of an objective with ``given``: the conditional one); gates [n, K, E]."""
+    """predictions [n, K] in natural units, calibrated (of an objective with ``given``: the conditional one); gates
+    [n, K, E]."""
 
-    predictions: NDArray[np.float32]
+    predictions: Predictions
     gates: NDArray[np.float32]
 
 
@@ -42,24 +44,28 @@ class Scorer:
     Attributes:
         objectives: the names of the K columns of predictions.
         experts: E, of the gates.
+        calibration: what the network's predictions go through.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, facts: Mapping[str, Any], calibration: Calibration | None = None
+    ) -> None:
         self._session = session
         self._widths: dict[str, dict[str, int]] = facts["widths"]
         self._inputs = {given.name for given in session.get_inputs()}
         self.objectives = tuple(facts["objectives"])
         self.experts = int(facts["experts"])
+        self.calibration = calibration or Calibration.identity(self.objectives, "none was given")
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> "Scorer":
-        """Load ``scorer.onnx`` of a bundle's ``assets.extra``.
+        """Load ``scorer.onnx`` of a bundle's ``assets.extra``, and the ``calibration.json`` beside it, if any.
 
         Args:
             threads: that one call may use.
 
         Raises:
-            BundleError: the file is missing, damaged, or of another format.
+            BundleError: a file is missing, damaged, or of another format.
         """
         path = folder / SCORER_FILE
         if not path.is_file():
@@ -74,7 +80,7 @@ class Scorer:
             raise BundleError(f"cannot read the scorer {path}: {str(error).splitlines()[0]}") from None
         if facts.get("format") != FORMAT:
             raise BundleError(f"{path}: expected scorer format {FORMAT}, got {facts.get('format')!r}")
-        return cls(session, facts)
+        return cls(session, facts, Calibration.load(folder, facts["objectives"]))
 
     def score(self, user: Block, context: Block, video: Block, cross: Block) -> Scores:
         """Score n candidates of one request. A candidate's scores don't depend on the others.
@@ -99,7 +105,8 @@ class Scorer:
         if n == 0:
             k = len(self.objectives)
             return Scores(np.zeros((0, k), np.float32), np.zeros((0, k, self.experts), np.float32))
-        return Scores(*self._session.run(["predictions", "gates"], feed))
+        predictions, gates = self._session.run(["predictions", "gates"], feed)
+        return Scores(self.calibration.apply(predictions), gates)
 
     def _check(self, side: str, part: str, values: NDArray[Any], rows: int, kind: np.dtype[Any]) -> None:
         expected = (rows, self._widths[side][part])
