@@ -114,7 +114,7 @@ def one_world(config: Config, settings: WorldConfig, seed: int, with_additive: b
     result["truth"] = expected_gauc(truth, truth, request)
     for variant in ("with", "without"):
         began = time.perf_counter()
-        trainer = train(prepared, shallow_tower=variant == "with")
+        trainer = train(prepared, "shallow_tower" if variant == "with" else "none")
         seconds = time.perf_counter() - began
         k = prepared.config.objective_names.index("click")
         test = [day.encoded for day in prepared.days[-TEST_DAYS:]]
@@ -166,11 +166,9 @@ def exploration(world: World, prepared: Prepared) -> tuple[NDArray[np.bool_], Fl
     return chosen, np.concatenate(parts)[chosen], request
 
 
-def train(prepared: Prepared, shallow_tower: bool) -> Trainer:
+def train(prepared: Prepared, bias: str) -> Trainer:
     """Day by day, as :meth:`training.learner.Learner.train` does, on all days but the test days."""
-    config = prepared.config.model_copy(
-        update={"model": prepared.config.model.model_copy(update={"shallow_tower": shallow_tower})}
-    )
+    config = prepared.config.model_copy(update={"model": prepared.config.model.model_copy(update={"bias": bias})})
     state = prepared.state
     trainer = Trainer(Network(config, state.layout, prepared.days[0].sizes, state.target_stats), config.training)
     for index, day in enumerate(prepared.days[:-TEST_DAYS]):

@@ -33,6 +33,7 @@ class ModelConfig(Frozen):
     tower: tuple[int, ...] = (64,)
     dropout: float = Field(0.0, ge=0, lt=1)  # on the hidden layers, in training
     input_dropout: float = Field(0.0, ge=0, lt=1)  # on the encoded input, in training
-    shallow_tower: bool = True
-    shallow_tower_layers: tuple[int, ...] = ()
-    shallow_tower_dropout: float = Field(0.1, ge=0, lt=1)  # share of training rows whose training-only inputs go missing
+    bias: Literal["shallow_tower", "none", "input", "adversarial", "pal"] = "shallow_tower"  # models/bias.py
+    bias_layers: tuple[int, ...] = ()  # hidden layers of the shallow tower, of PAL's first factor, of the adversary
+    bias_dropout: float = Field(0.1, ge=0, lt=1)  # share of training rows whose training-only inputs go missing
+    bias_strength: float = Field(0.1, gt=0)  # of the adversary's reversed gradient

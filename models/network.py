@@ -1,7 +1,7 @@
-"""The ranker: encoder, trunk, towers, shallow tower.
+"""The ranker: encoder, trunk, towers, and what takes up selection bias.
 
 x = encoder(user, context, video, cross);  h_1..h_K = trunk(x)
-raw_k = tower_k(h_k) + shallow_tower(training-only)_k + factors_k(user, context, video)
+raw_k = tower_k(h_k) + factors_k(user, context, video), then as ``[model] bias`` says (+ shallow_tower(training-only)_k)
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from data.config_model import ModelConfig
 from data.errors import ConfigError
 from data.features.layout import Block, Layout
 from data.features.targets import TargetStats
-from models.bias import ShallowTower, missing
+from models.bias import Shown, build_bias, embeds_shown, entering_width
 from models.embedding import Embeddings
-from models.encoder import Encoder, Split, TensorBlock, side_width
+from models.encoder import Encoder, Split, TensorBlock
 from models.factors import Factors, tables_of
 from models.losses import start_bias, to_natural
 from models.mmoe import MMoE
@@ -63,26 +63,17 @@ class Network:
             raise ConfigError("the network has no input: every feature is training-only")
         trunk, count = model.trunk, len(config.objectives)
         self.trunk = MMoE(count, trunk.experts, trunk.layers, trunk.expert_dropout, model.dropout, seed)
-        self.trunk.build((None, self.encoder.width))
+        self.trunk.build((None, entering_width(config, layout) + self.encoder.width))
         biases = [start_bias(*pair) for pair in zip(config.objectives, self.target_stats, strict=True)]
         self.towers = Towers(model.tower, biases, model.dropout, seed)
         self.towers.build((count, None, self.trunk.width))
-        self.shallow_tower = self._shallow_tower(seed)
+        self.bias = build_bias(config, layout, count * self.trunk.width, seed)
         self.factors = [Factors(part, place, layout, self.embeddings) for place, part in enumerate(model.factors)]
-
-    def _shallow_tower(self, seed: int) -> ShallowTower | None:
-        width = side_width(self.layout, "training_only")
-        if not self.config.model.shallow_tower or width == 0:
-            return None
-        tower = ShallowTower(len(self.config.objectives), self.config.model.shallow_tower_layers, seed)
-        tower.build((None, width))
-        return tower
 
     @property
     def weights(self) -> dict[str, tf.Variable]:
         """The dense weights by name, in a fixed order; the embedding tables are apart (``embeddings.variables``)."""
-        layers: list[keras.layers.Layer] = [self.trunk, self.towers]
-        layers += [self.shallow_tower] if self.shallow_tower else []
+        layers: list[keras.layers.Layer] = [self.trunk, self.towers, *self.bias.layers]
         return {f"{layer.name}/{weight.name}": weight.value for layer in layers for weight in layer.trainable_variables}
 
     @property
@@ -92,9 +83,8 @@ class Network:
     def forward(self, blocks: Blocks, noise: Noise | None = None) -> Outputs:
         """Run the network: for training where ``noise`` is given, else for evaluation and serving.
 
-        In training the shallow tower adds what the training-only side says (or, by feature dropout, what it says when
-        missing). Without noise nothing is dropped and the training-only side is missing, whether or not it is given:
-        the outputs don't depend on position.
+        Without noise nothing is dropped and the training-only side is missing, whether or not it is given: the outputs
+        don't depend on position.
 
         Args:
             blocks: per side (ints, floats) of n rows each.
@@ -108,24 +98,15 @@ class Network:
         return self._outputs(self.encoder.split(blocks), blocks, None)
 
     def _outputs(self, x: "tf.Tensor | Split", blocks: Blocks, noise: Noise | None) -> Outputs:
-        h, gates = self.trunk(x, noise=noise)
+        shown = Shown(self.encoder, blocks.get("training_only"), noise)
+        h, gates = self.trunk(self.bias.enter(x, shown), noise=noise)
         raw, penalty = self.towers(h, noise=noise), 0.0
         for factors in self.factors:
             product, cost = factors(blocks, noise)
             raw += product * factors.mask(self.config.objective_names)
             penalty += cost
-        if self.shallow_tower is not None:
-            raw += self.shallow_tower(self._training_only(blocks, noise))
-        return Outputs(raw, gates, x, penalty)
-
-    def _training_only(self, blocks: Blocks, noise: Noise | None) -> tf.Tensor:
-        """The shallow tower's input: of n rows in training, else of one row, where all is missing."""
-        if noise is not None:
-            block = missing(blocks["training_only"], self.config.model.shallow_tower_dropout, noise)
-        else:
-            side = self.layout.sides["training_only"]
-            block = tf.zeros([1, side.int_width], tf.int32), tf.zeros([1, side.float_width])
-        return self.encoder.side("training_only", block, noise)
+        raw, cost = self.bias.leave(raw, h, shown)
+        return Outputs(raw, gates, x, penalty + cost)
 
     def to_natural(self, raw: tf.Tensor) -> tf.Tensor:
         """Predictions [n, K] in natural units from raw [n, K]."""
@@ -149,7 +130,7 @@ class Network:
 
 def _used_tables(layout: Layout, model: ModelConfig) -> dict[str, int]:
     """The embedding tables that some part of the network reads, and their dims."""
-    sides = [side for side in layout.sides if model.shallow_tower or side != "training_only"]
+    sides = [side for side in layout.sides if side != "training_only" or embeds_shown(model)]
     read = {field.table for side in sides for field in layout.sides[side].ints}
     used = {name: dim for name, dim in layout.tables.items() if name in read}
     for place, factors in enumerate(model.factors):

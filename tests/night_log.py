@@ -44,7 +44,7 @@ def night_config(**changes: Any) -> Config:
             {"name": "click", "family": "engagement", "label": "click", "kind": "binary", "absent": 0},
             {"name": "like", "family": "satisfaction", "label": "like", "kind": "binary", "absent": 0},
         ],
-        "model": {"trunk": {"kind": "mmoe", "experts": 2, "layers": [8]}, "tower": [4], "shallow_tower": False},
+        "model": {"trunk": {"kind": "mmoe", "experts": 2, "layers": [8]}, "tower": [4], "bias": "none"},
         "training": {"batch_size": 64, "learning_rate": 0.02, "embedding_learning_rate": 0.02},
         "evaluation": {"bootstrap": 50, "slices": ["tab"]},
         "gate": {"margin": -0.04, "least_positives": 30, "spot_check_rows": 20, "polarized": "warn", "latency_ratio": 20.0},

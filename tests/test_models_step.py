@@ -24,7 +24,7 @@ from data.errors import BundleError
 from models.step import Trainer
 
 ROWS = 40
-ALL_DROPOUT = {**MODEL, "dropout": 0.2, "input_dropout": 0.1, "shallow_tower_dropout": 0.3, "shallow_tower_layers": [3]}
+ALL_DROPOUT = {**MODEL, "dropout": 0.2, "input_dropout": 0.1, "bias_dropout": 0.3, "bias_layers": [3]}
 EXACT = {"average": 0.9, "weight_decay": 0.01, "gradient_clip": 1.0, "sparse_rows": 15}  # the users' table is large
 
 
@@ -146,7 +146,7 @@ def test_position_has_no_effect_on_predictions_but_on_training() -> None:
 
 def test_training_without_noise_of_the_shallow_tower_adds_what_it_says() -> None:
     """With the position's weight at 1 for the first objective, 100 more is 100 more in training, 0 in prediction."""
-    model = {**MODEL, "trunk": {**TRUNK, "expert_dropout": 0.0}, "shallow_tower_dropout": 0.0}
+    model = {**MODEL, "trunk": {**TRUNK, "expert_dropout": 0.0}, "bias_dropout": 0.0}
     features = [*VIDEO, {"kind": "number", "name": "position", "column": "position"}]
     trainer = small_trainer(small_config(features, (CLICK,), model, {"deterministic": False, "learning_rate": 1e-9}))
     kernel = trainer.network.weights["shallow_tower/kernel_0"]

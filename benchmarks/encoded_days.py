@@ -1,0 +1,144 @@
+"""Days encoded once and kept as arrays, so that many variants of a network are trained on the very same rows.
+
+A simulated world (:func:`world_days`): all days but the last two to train on; of the last two the exploration rows with
+their true click probabilities, and the candidates of sampled requests that were not shown with their true preference.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from data.config import Config, Side
+from data.features.layout import SIDES, Block, build_layout
+from data.features.targets import TargetStats
+from data.simulator.settings import WorldConfig
+from data.simulator.world import World
+from models.arrays import read_arrays, write_arrays
+from models.network import Network
+from models.noise import derive
+from models.step import Trainer
+
+Floats = NDArray[Any]
+Blocks = Mapping[Side, Block]
+ENCODING = ("dataset", "timezone", "log", "users", "videos", "labels", "features", "objectives", "training.fit_days")
+
+
+@dataclass(frozen=True)
+class TrainingDay:
+    """blocks and targets [n, K]; the rows that each embedding table has that morning."""
+
+    blocks: Blocks
+    targets: NDArray[np.float32]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rows to predict for, and whatever they are judged by [n]."""
+
+    blocks: Blocks
+    facts: Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class EncodedDays:
+    """``sizes``: the tables' rows when the judged rows are predicted."""
+
+    days: Sequence[TrainingDay]
+    stats: Sequence[TargetStats]
+    sizes: Mapping[str, int]
+    judged: Mapping[str, Judged]
+
+    def save(self, folder: Path) -> None:
+        for index, day in enumerate(self.days):
+            write_arrays(folder / f"day-{index}", _named(day.blocks) | {"targets": day.targets}, {"sizes": dict(day.sizes)})
+        for name, judged in self.judged.items():
+            facts = {f"fact/{key}": values for key, values in judged.facts.items()}
+            write_arrays(folder / f"judged-{name}", _named(judged.blocks) | facts, {})
+        facts = {
+            "days": len(self.days),
+            "sizes": dict(self.sizes),
+            "stats": [asdict(s) for s in self.stats],
+            "judged": [*self.judged],
+        }
+        (folder / "facts.json").write_text(json.dumps(facts))
+
+    @classmethod
+    def load(cls, folder: Path) -> "EncodedDays":
+        facts = json.loads((folder / "facts.json").read_text())
+        days = []
+        for index in range(facts["days"]):
+            arrays, own = read_arrays(folder / f"day-{index}")
+            days.append(TrainingDay(_blocks(arrays), arrays["targets"], own["sizes"]))
+        judged = {}
+        for name in facts["judged"]:
+            arrays, _ = read_arrays(folder / f"judged-{name}")
+            own = {key.removeprefix("fact/"): values for key, values in arrays.items() if key.startswith("fact/")}
+            judged[name] = Judged(_blocks(arrays), own)
+        return cls(days, [TargetStats(**stats) for stats in facts["stats"]], facts["sizes"], judged)
+
+
+def train(config: Config, encoded: EncodedDays) -> Trainer:
+    """Day by day, as :meth:`training.learner.Learner.train` does; the order of rows is of the configuration's seed."""
+    trainer = Trainer(Network(config, build_layout(config), encoded.days[0].sizes, encoded.stats), config.training)
+    for index, day in enumerate(encoded.days):
+        trainer.grow(day.sizes)
+        for number in range(config.training.passes):
+            seed = derive(config.seed, "order", index, number)
+            trainer.train_epoch(day.blocks, day.targets, np.random.default_rng(seed).permutation(len(day.targets)), seed)
+    trainer.grow(encoded.sizes)
+    return trainer
+
+
+def world_days(config: Config, settings: WorldConfig, seed: int, cache: Path, console: Console) -> EncodedDays:
+    """The days of the world of ``seed``, made once and kept under ``cache``."""
+    from simulator_ranker import TEST_DAYS, exploration, prepare
+
+    config = config.model_copy(update={"seed": seed})
+    folder = cache / f"world-{key(config, settings.model_dump())}-{seed}"
+    if not (folder / "facts.json").exists():
+        world = World(settings, seed)
+        with tempfile.TemporaryDirectory() as place:
+            prepared = prepare(config, world, Path(place), console)
+        rows, truth, request = exploration(world, prepared)
+        test = [day.encoded.blocks for day in prepared.days[-TEST_DAYS:]]
+        shown = {side: stack([blocks[side] for blocks in test]).take(np.flatnonzero(rows)) for side in SIDES}
+        unseen = prepared.unseen
+        judged = {
+            "shown": Judged(shown, {"truth": truth, "request": request}),
+            "unseen": Judged(
+                unseen.blocks,
+                {"request": unseen.request, "preference": unseen.preference, "duration": unseen.duration},
+            ),
+        }
+        days = [TrainingDay(day.encoded.blocks, day.encoded.targets, day.sizes) for day in prepared.days[:-TEST_DAYS]]
+        EncodedDays(days, prepared.state.target_stats, prepared.days[-1].sizes, judged).save(folder)
+    return EncodedDays.load(folder)
+
+
+def key(config: Config, settings: Mapping[str, Any]) -> str:
+    """Of all that the arrays depend on but the seed."""
+    content = config.model_dump(mode="json")
+    content["training.fit_days"] = config.training.fit_days
+    text = json.dumps([{name: content[name] for name in ENCODING}, dict(settings)], sort_keys=True, default=str)
+    return blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def stack(parts: Sequence[Block]) -> Block:
+    return Block(np.concatenate([b.ints for b in parts]), np.concatenate([b.floats for b in parts]))
+
+
+def _named(blocks: Blocks) -> dict[str, Floats]:
+    return {f"{side}/{part}": getattr(block, part) for side, block in blocks.items() for part in ("ints", "floats")}
+
+
+def _blocks(arrays: Mapping[str, Floats]) -> dict[Side, Block]:
+    return {side: Block(arrays[f"{side}/ints"], arrays[f"{side}/floats"]) for side in SIDES}
