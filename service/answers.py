@@ -1,4 +1,4 @@
-"""A slate as JSON. The schema of the answer is :class:`service.schemas.Answer`; no such object is built on the way.
+"""A slate as JSON. The schema of the answer is in :mod:`service.schemas`; no such object is built on the way.
 
 orjson writes a numpy float32 with as many digits as it has (a Python float made of it would print 17), and NaN as null.
 """
@@ -7,18 +7,36 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
+from models.ranking import order
 from service.pipeline import Slate
 
 
 def encode(slate: Slate) -> bytes:
-    body = {
-        "request_id": slate.query.request_id,
-        "model_version": slate.version,
-        "degraded": slate.degraded,
-        "items": _items(slate),
-    }
+    body: dict[str, Any] = {"request_id": slate.query.request_id, "model_version": slate.version, "degraded": slate.degraded}
+    body |= {"slate": _slate(slate)} if slate.query.columns else {"items": _items(slate)}
+    if slate.query.scored:
+        body["candidates"] = _columns(slate, order(slate.combined.keys, slate.candidates.video_ids))
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _slate(slate: Slate) -> dict[str, Any]:
+    """The items as one list a field, without an object an item."""
+    brought = [slate.candidates.generators[place] for place in slate.shown.tolist()]
+    columns = {**_columns(slate, slate.shown), "generators": brought}
+    if slate.query.explain:
+        columns["explanation"] = [_explanation(slate, slot) for slot in range(len(slate.shown))]
+    return columns
+
+
+def _columns(slate: Slate, places: NDArray[np.int64]) -> dict[str, Any]:
+    predictions = np.ascontiguousarray(slate.scores.predictions[places].T, np.float32)
+    return {
+        "video_id": [slate.candidates.video_ids[place] for place in places.tolist()],
+        "score": slate.combined.scores[places],
+        "predictions": dict(zip(slate.query.ranking.objectives, predictions, strict=True)),
+    }
 
 
 def _items(slate: Slate) -> list[dict[str, Any]]:

@@ -45,6 +45,8 @@ class Query:
     limit: int | None
     timestamp: int
     explain: bool
+    columns: bool = False
+    scored: bool = False
     rebuildable: bool = False
     explore: float = 0.0
     sampled: bool = False
@@ -100,6 +102,8 @@ def to_query(
         limit=limit,
         timestamp=timestamp,
         explain=request.explain,
+        columns=request.format == "columns",
+        scored=request.scored,
         rebuildable=history is None and serving.features.state.boundary <= timestamp <= now,
         explore=exploration.share if route_explores else 0.0,
         sampled=is_sampled(request_id, serving.salt, exploration.sample),

@@ -11,7 +11,7 @@ from service.inputs import to_query
 from service.pipeline import rank
 from service.problems import Problem, documented
 from service.runtime import Runtime
-from service.schemas import Answer, RankRequest, RecommendRequest, SlateRequest
+from service.schemas import Answer, ColumnsAnswer, RankRequest, RecommendRequest, SlateRequest
 from service.served_log import log_served
 from service.serving import Serving
 from service.strict_json import JsonRoute
@@ -23,12 +23,12 @@ router = APIRouter(prefix="/v1", tags=["ranking"], route_class=JsonRoute)
 ERRORS = documented(400, 413, 415, 422, 500, 503)
 
 
-@router.post("/rank", response_model=Answer, responses=ERRORS, summary="Order the caller's candidates")
+@router.post("/rank", response_model=Answer | ColumnsAnswer, responses=ERRORS, summary="Order the caller's candidates")
 async def rank_candidates(body: RankRequest, request: Request) -> Response:
     return await _answer(body, body.limit, request)
 
 
-@router.post("/recommend", response_model=Answer, responses=ERRORS, summary="Find candidates and order them")
+@router.post("/recommend", response_model=Answer | ColumnsAnswer, responses=ERRORS, summary="Find candidates and order them")
 async def recommend(body: RecommendRequest, request: Request) -> Response:
     return await _answer(body, body.limit, request)
 

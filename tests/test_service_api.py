@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.schemas import Answer
+from service.schemas import Answer, ColumnsAnswer
 from service.settings import Settings
 from tests.service_fakes import (
     NOW,
@@ -126,6 +126,41 @@ def test_explain_adds_up(client: TestClient) -> None:
         values = item.predictions
         assert contributions["watch"] == pytest.approx(0.25 * (values["click"] or 0) * (values["watch"] or 0) / 10)
         assert item.explanation.gates == {"click": [0.5, 0.5], "watch": [0.5, 0.5], "like": [0.5, 0.5]}
+
+
+def test_columns_say_what_items_say(client: TestClient) -> None:
+    body = {"user_id": "u1", "candidates": [*KNOWN, "new"], "limit": 3, "explain": True, "scored": True}
+    items = ask(client, **body)
+    answer = ColumnsAnswer.model_validate_json(client.post("/v1/rank", json=body | {"format": "columns"}).content)
+    slate = answer.slate
+    assert slate.video_id == ids(items)
+    assert slate.score == [item.score for item in items.items]
+    for name, column in slate.predictions.items():
+        assert column == [item.predictions[name] for item in items.items]
+    assert slate.generators == [item.generators for item in items.items]
+    assert slate.explanation == [item.explanation for item in items.items]
+    assert answer.candidates == items.candidates
+    assert answer.candidates is not None
+    assert answer.candidates.video_id[:3] == slate.video_id
+    assert sorted(answer.candidates.video_id) == sorted(body["candidates"])
+    assert answer.candidates.predictions["click"][:3] == slate.predictions["click"]
+
+
+def test_of_all_candidates_only_the_slate_counts_as_served(client: TestClient) -> None:
+    body = {"user_id": "u1", "candidates": KNOWN, "limit": 2, "scored": True, "format": "columns"}
+    answer = client.post("/v1/rank", json=body).json()
+    events = [
+        {"event_id": f"e{place}", "request_id": answer["request_id"], "video_id": answer["candidates"]["video_id"][place]}
+        for place in (1, 2)
+    ]
+    told = client.post("/v1/events", json={"events": [event | {"type": "view"} for event in events]}).json()
+    assert [event["status"] for event in told["events"]] == ["accepted", "orphan"]
+
+
+def test_columns_without_a_score_are_null() -> None:
+    with client_of(serving(BrokenScorer())) as client:
+        body = {"user_id": "u1", "candidates": KNOWN, "format": "columns"}
+        assert None in client.post("/v1/rank", json=body).json()["slate"]["score"]
 
 
 def test_all_excluded_is_an_empty_slate() -> None:

@@ -250,6 +250,8 @@ BODIES = st.fixed_dictionaries(
         "limit": st.integers(-1, 3) | ANYTHING,
         "timestamp": st.sampled_from([NOW, NOW - 10**9, 946_684_800_000, 4_102_444_800_000]) | ANYTHING,
         "explain": st.booleans() | ANYTHING,
+        "format": st.sampled_from(["items", "columns"]) | ANYTHING,
+        "scored": st.booleans() | ANYTHING,
     },
 )
 
@@ -273,6 +275,8 @@ GOOD_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "limit": st.integers(1, 2000),
     "timestamp": st.integers(NOW - 10**9, 4_102_444_800_000),
     "explain": st.booleans(),
+    "format": st.sampled_from(["items", "columns"]),
+    "scored": st.booleans(),
 }
 
 
