@@ -459,6 +459,7 @@ class Config(Frozen):
                 raise ValueError(f"{where}: {error}") from None
         self._check_products()
         self._check_factors()
+        self.model.trunk.check(self.objective_names)
         dims: dict[str, tuple[int, str]] = {}
         for feature in self.features:
             table = embedding_table(feature)

@@ -4,16 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from data.config_trunk import MMoEConfig, TrunkConfig
 from data.frozen import Frozen
-
-
-class MMoEConfig(Frozen):
-    """Multi-gate Mixture-of-Experts (Ma et al., KDD 2018; Zhao et al., RecSys 2019)."""
-
-    kind: Literal["mmoe"] = "mmoe"
-    experts: int = Field(8, ge=1)
-    layers: tuple[int, ...] = (256, 128)
-    expert_dropout: float = Field(0.1, ge=0, lt=1)
 
 
 class FactorsConfig(Frozen):
@@ -27,7 +19,7 @@ class FactorsConfig(Frozen):
 
 
 class ModelConfig(Frozen):
-    trunk: MMoEConfig = MMoEConfig()
+    trunk: TrunkConfig = MMoEConfig()
     products: tuple[tuple[str, str], ...] = ()  # features whose embeddings are multiplied, the second one the video's
     factors: tuple[FactorsConfig, ...] = ()
     tower: tuple[int, ...] = (64,)

@@ -15,6 +15,8 @@ ROLE_RANGE = 0.17
 LEAST_CAPACITY = 256
 ROLE = "."
 """Between the name of a vocabulary and the role of one of several tables that have its rows."""
+TASK = "task_"
+"""How the role of an objective's own table begins, before the objective's name."""
 
 
 def rows_of(sizes: Mapping[str, int], table: str) -> int:
@@ -43,7 +45,7 @@ class Embeddings:
     Args:
         widths: the dim of each table.
         sizes: the rows admitted now, per table or vocabulary.
-        seed: of the initial values, uniform in ±0.05 (±0.17 where a table has a role).
+        seed: of the initial values, uniform in ±0.05 (±0.17 where a table is a factor's).
         spare: whether to allocate room for growth (an exported network has none).
     """
 
@@ -54,7 +56,8 @@ class Embeddings:
         for name, dim in widths.items():
             rows = self.sizes[name]
             initial = np.random.default_rng(derive(seed, "table", name))
-            reach = ROLE_RANGE if ROLE in name else INITIAL_RANGE
+            role = name.partition(ROLE)[2]
+            reach = ROLE_RANGE if role and not role.startswith(TASK) else INITIAL_RANGE
             values = initial.uniform(-reach, reach, (rows, dim)).astype(np.float32)
             capacity = capacity_for(rows) if spare else rows
             self.variables[name] = tf.Variable(extend(values, rows, capacity), name=f"table_{name}")

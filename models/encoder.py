@@ -1,13 +1,14 @@
 """The encoder: the network's input from the encoded features, with the sides side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from data.config import Side
 from data.features.layout import Layout, SideLayout
-from models.embedding import Embeddings
+from models.embedding import ROLE, TASK, Embeddings
 from models.noise import Noise
 
 TensorBlock = tuple[tf.Tensor, tf.Tensor]
@@ -113,6 +114,28 @@ class Encoder:
                     columns |= dict.fromkeys(range(start, start + dim), field.l2)
                 start += dim
         return columns
+
+
+def for_role(layout: Layout, role: str) -> Layout:
+    """The layout with embedding tables of an objective's own, of the same vocabularies, on the sides of x."""
+
+    def own(table: str) -> str:
+        return f"{table}{ROLE}{TASK}{role}"
+
+    sides = {
+        side: replace(fields, ints=tuple(replace(field, table=own(field.table)) for field in fields.ints))
+        for side, fields in layout.sides.items()
+        if side in ORDER
+    }
+    dims = {field.table: layout.tables[field.table] for side in ORDER for field in layout.sides[side].ints}
+    return Layout({**layout.sides, **sides}, {**layout.tables, **{own(table): dim for table, dim in dims.items()}})
+
+
+def stack(views: Sequence["tf.Tensor | Split"]) -> "tf.Tensor | Split":
+    """V inputs [n, D] as one [V, n, D]; of splits, a split of [V, 1, D1] and [V, n, D2]."""
+    if isinstance(views[0], Split):
+        return Split(tf.stack([view.fixed for view in views]), tf.stack([view.moving for view in views]))
+    return tf.stack(views)
 
 
 def _join(parts: list[tf.Tensor]) -> tf.Tensor:

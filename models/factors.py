@@ -47,6 +47,12 @@ class Factors:
         """[1, K]: 1 for the objectives that these factors serve."""
         return tf.constant([[float(name in self.factors.objectives) for name in objectives]])
 
+    @property
+    def roles(self) -> set[str]:
+        """The roles of their tables."""
+        sides = [fields for part in (self._request, self._video) for fields in part.values()]
+        return {field.table.partition(ROLE)[2] for fields in sides for field in fields}
+
     def _vectors(
         self,
         fields: Mapping[Side, tuple[IntField, ...]],

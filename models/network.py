@@ -18,24 +18,27 @@ from data.errors import ConfigError
 from data.features.layout import Block, Layout
 from data.features.targets import TargetStats
 from models.bias import Shown, build_bias, embeds_shown, entering_width
-from models.embedding import Embeddings
-from models.encoder import Encoder, Split, TensorBlock
+from models.embedding import ROLE, TASK, Embeddings
+from models.encoder import ORDER, Encoder, Split, TensorBlock, for_role, stack
 from models.factors import Factors, tables_of
 from models.losses import start_bias, to_natural
-from models.mmoe import MMoE
 from models.noise import Noise, derive
 from models.tower import Towers
+from models.trunks import build_trunk, roles_of
 
 Blocks = Mapping[Side, TensorBlock]
 
 
 class Outputs(NamedTuple):
-    """raw [n, K]: logits or standardised values; gates [n, K, E]; x [n, D]: the encoded input; the factors' penalty."""
+    """raw [n, K]: logits or standardised values; gates [n, K, E]; x [n, D]: the encoded
+    input ([V, n, D] of a trunk with embeddings of the objectives' own); penalty: the trunk's, the factors' and the bias
+    method's; units [E, n, H]: the experts' outputs, None where they are no ReLU units."""
 
     raw: tf.Tensor
     gates: tf.Tensor
     x: "tf.Tensor | Split"
     penalty: "tf.Tensor | float" = 0.0
+    units: tf.Tensor | None = None
 
 
 class Network:
@@ -57,13 +60,15 @@ class Network:
     ) -> None:
         self.config, self.layout, self.target_stats = config, layout, tuple(target_stats)
         model, seed = config.model, derive(config.seed, "network")
-        self.embeddings = Embeddings(_used_tables(layout, model), table_sizes, seed, spare)
+        roles = roles_of(model.trunk, config.objectives)
+        self.embeddings = Embeddings(_used_tables(layout, model, roles), table_sizes, seed, spare)
         self.encoder = Encoder(layout, self.embeddings, model.products)
         if self.encoder.width == 0:
             raise ConfigError("the network has no input: every feature is training-only")
-        trunk, count = model.trunk, len(config.objectives)
-        self.trunk = MMoE(count, trunk.experts, trunk.layers, trunk.expert_dropout, model.dropout, seed)
-        self.trunk.build((None, entering_width(config, layout) + self.encoder.width))
+        layouts = [layout if role is None else for_role(layout, role) for role in roles]
+        self.views = [Encoder(own, self.embeddings, model.products) for own in layouts]
+        count, inputs = len(config.objectives), entering_width(config, layout) + self.encoder.width
+        self.trunk = build_trunk(model.trunk, config.objectives, inputs, model.dropout, seed)
         biases = [start_bias(*pair) for pair in zip(config.objectives, self.target_stats, strict=True)]
         self.towers = Towers(model.tower, biases, model.dropout, seed)
         self.towers.build((count, None, self.trunk.width))
@@ -75,6 +80,16 @@ class Network:
         """The dense weights by name, in a fixed order; the embedding tables are apart (``embeddings.variables``)."""
         layers: list[keras.layers.Layer] = [self.trunk, self.towers, *self.bias.layers]
         return {f"{layer.name}/{weight.name}": weight.value for layer in layers for weight in layer.trainable_variables}
+
+    @property
+    def shared(self) -> list[tf.Variable]:
+        """The weights that serve more than one objective: the trunk's, then the embedding tables'. Not the towers' nor
+        the bias method's."""
+        alone = {f"{TASK}{name}" for name in self.config.objective_names}
+        for factors in self.factors:
+            alone |= factors.roles if len(factors.factors.objectives) == 1 else set()
+        tables = self.embeddings.variables.items()
+        return [*self.trunk.shared, *(table for name, table in tables if name.partition(ROLE)[2] not in alone)]
 
     @property
     def table_sizes(self) -> dict[str, int]:
@@ -89,32 +104,48 @@ class Network:
         Args:
             blocks: per side (ints, floats) of n rows each.
         """
-        x = self.encoder(blocks, noise)
+        x = stack([view(blocks, noise) for view in self.views]) if self.views else self.encoder(blocks, noise)
         inputs = noise.dropout(x, self.config.model.input_dropout) if noise else x
         return self._outputs(inputs, blocks, noise)._replace(x=x)
 
     def forward_request(self, blocks: Blocks) -> Outputs:
         """The same for one request's candidates, without training: user and context have one row, video and cross n."""
-        return self._outputs(self.encoder.split(blocks), blocks, None)
+        views = [view.split(blocks) for view in self.views]
+        return self._outputs(stack(views) if views else self.encoder.split(blocks), blocks, None)
 
     def _outputs(self, x: "tf.Tensor | Split", blocks: Blocks, noise: Noise | None) -> Outputs:
         shown = Shown(self.encoder, blocks.get("training_only"), noise)
-        h, gates = self.trunk(self.bias.enter(x, shown), noise=noise)
-        raw, penalty = self.towers(h, noise=noise), 0.0
+        h, gates, penalty, units = self.trunk(self._enter(x, shown), noise=noise)
+        raw = self.towers(h, noise=noise)
         for factors in self.factors:
             product, cost = factors(blocks, noise)
             raw += product * factors.mask(self.config.objective_names)
             penalty += cost
         raw, cost = self.bias.leave(raw, h, shown)
-        return Outputs(raw, gates, x, penalty + cost)
+        return Outputs(raw, gates, x, penalty + cost, units)
+
+    def _enter(self, x: "tf.Tensor | Split", shown: Shown) -> "tf.Tensor | Split":
+        """The trunk's input: the encoded one, with what the bias method puts before it."""
+        if not self.views or entering_width(self.config, self.layout) == 0:
+            return x if self.views else self.bias.enter(x, shown)
+        places = range(len(self.views))
+        views = [Split(x.fixed[v], x.moving[v]) if isinstance(x, Split) else x[v] for v in places]
+        return stack([self.bias.enter(view, shown) for view in views])
+
+    def embedding_penalty(self, x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        """The penalty on the embeddings gathered for the batch: x as in :class:`Outputs`, rows [n]: 1 counts, 0 does not."""
+        if not self.views:
+            return self.encoder.penalty(x, rows)
+        return tf.add_n([view.penalty(part, rows) for view, part in zip(self.views, tf.unstack(x), strict=True)])
 
     def to_natural(self, raw: tf.Tensor) -> tf.Tensor:
         """Predictions [n, K] in natural units from raw [n, K]."""
         return to_natural(raw, self.config.objectives, self.target_stats)
 
     def embed(self, side: Side, block: Block) -> NDArray[np.float32]:
-        """A side's part of x [n, side_width], outside any graph."""
-        return np.asarray(self.encoder.side(side, (tf.constant(block.ints), tf.constant(block.floats))))
+        """A side's part of x [n, side_width], outside any graph; of several sets of embeddings, the first one's."""
+        encoder = self.views[0] if self.views else self.encoder
+        return np.asarray(encoder.side(side, (tf.constant(block.ints), tf.constant(block.floats))))
 
     def copy(self, spare: bool = True) -> "Network":
         """A network of the same weights in variables of its own; without ``spare`` its tables have no room to grow."""
@@ -128,11 +159,15 @@ class Network:
         return twin
 
 
-def _used_tables(layout: Layout, model: ModelConfig) -> dict[str, int]:
+def _used_tables(layout: Layout, model: ModelConfig, roles: Sequence[str | None]) -> dict[str, int]:
     """The embedding tables that some part of the network reads, and their dims."""
-    sides = [side for side in layout.sides if side != "training_only" or embeds_shown(model)]
+    sides = list(ORDER) if not roles or None in roles else []
+    sides += ["training_only"] if embeds_shown(model) else []
     read = {field.table for side in sides for field in layout.sides[side].ints}
     used = {name: dim for name, dim in layout.tables.items() if name in read}
+    for role in filter(None, roles):
+        own = for_role(layout, role)
+        used |= {field.table: own.tables[field.table] for side in ORDER for field in own.sides[side].ints}
     for place, factors in enumerate(model.factors):
         used |= tables_of(factors, place, layout)
     return used

@@ -72,7 +72,7 @@ class Trainer:
             outputs = self.network.forward(blocks, noise)
             losses, counts = objective_losses(outputs.raw, targets, config.objectives, self.network.target_stats)
             labelled = tf.reduce_any(~tf.math.is_nan(targets), axis=1)
-            penalty = outputs.penalty + self.network.encoder.penalty(outputs.x, tf.cast(labelled, tf.float32))
+            penalty = outputs.penalty + self.network.embedding_penalty(outputs.x, tf.cast(labelled, tf.float32))
             weights = tf.constant([objective.loss_weight for objective in config.objectives])
             total = tf.reduce_sum(weights * losses) + penalty
         self.optimizers.apply(tape.gradient(total, variables))

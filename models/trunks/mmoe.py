@@ -1,0 +1,42 @@
+"""Multi-gate Mixture-of-Experts."""
+
+import tensorflow as tf
+
+from models.encoder import Split, linear
+from models.noise import Noise, Stacked, derive
+from models.trunks.base import Trunk, TrunkOutput
+from models.trunks.gates import combine, gate, gate_penalty, survivors
+from models.trunks.parallel import Parallel
+
+
+class MMoE(Trunk):
+    """h_k(x) = sum_e g_k(x)_e f_e(x) with g_k(x) = softmax(W_k x) and experts f_e: ReLU networks of x.
+
+    In training each expert is dropped for the whole example with probability ``expert_dropout`` and the gates are
+    renormalised over the survivors.
+
+    Sources: Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD
+    2018; expert dropout: Zhao et al., "Recommending What Video to Watch Next", RecSys 2019.
+    """
+
+    @property
+    def experts(self) -> int:
+        return int(self.settings.experts)
+
+    @property
+    def shared(self) -> list[tf.Variable]:
+        return self.networks.weights
+
+    def build(self, input_shape: tuple[int | None, int]) -> None:
+        settings, inputs = self.settings, input_shape[-1]
+        self.networks = Parallel(self, self.experts, inputs, settings.layers, norm=settings.expert_norm)
+        shape = (self.count, inputs, self.experts)
+        self.gates = self.add_weight(shape=shape, initializer=Stacked(derive(self.seed, "gates")), name="gates")
+        self.built = True
+
+    def call(self, x: "tf.Tensor | Split", noise: Noise | None = None) -> TrunkOutput:
+        outputs = self.networks(x, noise, self.dropout)
+        logits = tf.transpose(linear(x, self.gates.value), [1, 0, 2])
+        gates = gate(logits, survivors(noise, tf.shape(logits)[0], self.experts, self.settings.expert_dropout))
+        penalty = gate_penalty(gates, self.settings.load_balance, self.settings.gate_entropy)
+        return TrunkOutput(combine(gates, outputs), gates, penalty, outputs)

@@ -1,0 +1,90 @@
+"""Networks side by side: experts, or one network per objective, as batched products of matrices."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from models.encoder import Split, linear
+from models.noise import Noise, Stacked, derive
+
+NORM_EPSILON = 1e-5
+
+
+class Parallel:
+    """E networks of the same widths: f_e(x) = a(... a(x W_e0 + b_e0) ...), a = ReLU (or swish). x [n, D], or of each its
+    own [E, n, D], gives [E, n, H].
+
+    Args:
+        owner: the layer that holds the weights, named ``<prefix>kernel_<i>`` [E, in, out], ``<prefix>bias_<i>`` [E, 1, out].
+        parts: E.
+        inputs: D.
+        key: with the owner's seed, what the kernels start from; each part has a seed of its own.
+        norm: normalise what enters the last activation, row by row and expert by expert (Ba et al., "Layer
+            Normalization", 2016), with a learnt scale and shift: no statistics of the batch, so that a row's value is the
+            same in training and serving.
+        swish: a(x) = x sigmoid(x), which has no dead units.
+    """
+
+    def __init__(
+        self,
+        owner: keras.layers.Layer,
+        parts: int,
+        inputs: int,
+        layers: Sequence[int],
+        key: str = "experts",
+        prefix: str = "",
+        norm: bool = False,
+        swish: bool = False,
+    ) -> None:
+        self.parts, self.norm, self.swish, self.depth = parts, norm, swish, len(layers)
+        self.kernels, self.biases, self.norms = [], [], []
+        for i, (before, after) in enumerate(zip([inputs, *layers[:-1]], layers, strict=True)):
+            initial = Stacked(derive(owner.seed, key, i))
+            shape = (parts, before, after)
+            self.kernels.append(owner.add_weight(shape=shape, initializer=initial, name=f"{prefix}kernel_{i}"))
+            self.biases.append(owner.add_weight(shape=(parts, 1, after), initializer="zeros", name=f"{prefix}bias_{i}"))
+        if norm:
+            shape = (parts, 1, layers[-1])
+            for name, start in (("scale", "ones"), ("shift", "zeros")):
+                self.norms.append(owner.add_weight(shape=shape, initializer=start, name=f"{prefix}norm_bias_{name}"))
+
+    def __call__(self, x: "tf.Tensor | Split", noise: Noise | None = None, dropout: float = 0.0) -> tf.Tensor:
+        hidden = self.layer(0, x)
+        for i in range(1, self.depth):
+            hidden = noise.dropout(hidden, dropout) if noise else hidden
+            hidden = self.layer(i, hidden)
+        return hidden
+
+    def layer(self, i: int, hidden: "tf.Tensor | Split") -> tf.Tensor:
+        """Layer ``i`` with its activation."""
+        hidden = linear(hidden, self.kernels[i].value) + self.biases[i]
+        if self.norm and i == self.depth - 1:
+            scale, shift = self.norms
+            hidden = normalise(hidden) * scale + shift
+        return hidden * tf.sigmoid(hidden) if self.swish else tf.nn.relu(hidden)
+
+    @property
+    def weights(self) -> list[tf.Variable]:
+        return [weight.value for weight in (*self.kernels, *self.biases, *self.norms)]
+
+
+def normalise(x: tf.Tensor) -> tf.Tensor:
+    """(x - mean) / sqrt(variance + 1e-5) over the last axis."""
+    centred = x - tf.reduce_mean(x, -1, keepdims=True)
+    return centred * tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + NORM_EPSILON)
+
+
+def rows_of(x: "tf.Tensor | Split") -> tf.Tensor:
+    """x as rows [..., n, D]: a Split written out."""
+    if not isinstance(x, Split):
+        return x
+    repeats = [1] * (x.fixed.shape.rank - 2)
+    return tf.concat([tf.tile(x.fixed, [*repeats, tf.shape(x.moving)[-2], 1]), x.moving], -1)
+
+
+def pick(x: "tf.Tensor | Split", places: Sequence[int]) -> "tf.Tensor | Split":
+    """The given places of the first axis, in that order, repeated where named twice."""
+    if isinstance(x, Split):
+        return Split(tf.gather(x.fixed, list(places)), tf.gather(x.moving, list(places)))
+    return tf.gather(x, list(places))
