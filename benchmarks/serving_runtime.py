@@ -143,7 +143,7 @@ def keras_model() -> Any:
         def call(self, given: dict[str, Any]) -> Any:
             sides = ("user", "context", "video", "cross")
             blocks = {side: (given.get(f"{side}_ints"), given.get(f"{side}_floats")) for side in sides}
-            return network.to_natural(network.forward(blocks).raw)
+            return network.to_natural(network.forward(blocks).raw, blocks)
 
     return Wrapped()
 

@@ -238,6 +238,14 @@ class Objective(Frozen):
     given: str | None = None
     loss: Literal["cross_entropy", "squared_error", "huber"] | None = None  # default: by kind
     transform: Literal["none", "log"] = "log"  # of a regression's label before it is standardised
+    head: Literal["value", "weighted_logistic", "duration_quantile", "discretised"] = "value"  # models/heads
+    negatives: Literal["all", "others"] = "all"  # weighted_logistic: the rows that count 1, or only those not watched
+    bins: int = Field(32, ge=2, le=256)  # discretised: at most so many; one output less
+    restoration: float = Field(0.0, ge=0)  # discretised: weight of the expectation's own error
+    duration: Name | None = None  # a number feature of the video; where 0, or null, the duration is unknown
+    duration_scale: float = Field(1.0, gt=0)  # that feature's column times this is in the label's unit
+    cap: float | None = Field(None, gt=0)  # times the duration: the target is at most that
+    cap_seconds: float | None = Field(None, gt=0)  # the same in the label's unit
     loss_weight: float = Field(1.0, ge=0)
     absent: float | None = None  # the value of an outcome that could be observed and was not
     window: float = Field(86_400.0, gt=0)  # attribution window: seconds from the request in which an event counts
@@ -520,6 +528,7 @@ class Config(Frozen):
             allowed = ("cross_entropy",) if objective.kind == "binary" else ("squared_error", "huber")
             if objective.loss is not None and objective.loss not in allowed:
                 raise ValueError(f"{where}: loss {objective.loss!r} does not fit kind {objective.kind!r}: {allowed}")
+            self._check_head(objective)
             if objective.given is not None:
                 given = by_name.get(objective.given)
                 if given is None or given is objective or given.kind != "binary" or given.given is not None:
@@ -548,6 +557,47 @@ class Config(Frozen):
         for column in self.evaluation.slices:
             if column not in self.log.context:
                 raise ValueError(f"evaluation.slices: {column!r} is not in log.context")
+
+
+    @property
+    def durations(self) -> frozenset[str]:
+        """The number features that are some objective's duration: not above 0, they are unknown."""
+        return frozenset(objective.duration for objective in self.objectives if objective.duration is not None)
+
+    def duration_of(self, objective: Objective) -> NumberFeature:
+        """The feature that is an objective's duration."""
+        found = [feature for feature in self.features if feature.name == objective.duration]
+        assert found
+        assert isinstance(found[0], NumberFeature)
+        return found[0]
+
+    def _check_head(self, objective: Objective) -> None:
+        where, fields = f"objective {objective.name!r}", Objective.model_fields
+        own = {"negatives": "weighted_logistic", "bins": "discretised", "restoration": "discretised"}
+        for key, head in own.items():
+            if objective.head != head and getattr(objective, key) != fields[key].default:
+                raise ValueError(f"{where}: {key} is of head = {head!r}, the head is {objective.head!r}")
+        if objective.kind == "binary":
+            for key in ("head", "duration", "cap", "cap_seconds"):
+                if getattr(objective, key) != fields[key].default:
+                    raise ValueError(f"{where}: {key} is of a regression, its kind is 'binary'")
+        if objective.head != "value" and objective.loss is not None:
+            raise ValueError(f"{where}: loss {objective.loss!r} is of head = 'value': {objective.head!r} has its own")
+        for user in [*(["cap"] if objective.cap is not None else []), f"head = {objective.head!r}"]:
+            if objective.duration is None and user in ("cap", "head = 'duration_quantile'"):
+                raise ValueError(f"{where}: {user} needs duration, the name of a number feature of the video")
+        if objective.duration is not None:
+            self._check_duration(objective, where)
+
+    def _check_duration(self, objective: Objective, where: str) -> None:
+        named = next((feature for feature in self.features if feature.name == objective.duration), None)
+        if not isinstance(named, NumberFeature) or self.feature_side(named) != "video":
+            raise ValueError(f"{where}: duration {objective.duration!r} should be a number feature of the video")
+        if objective.head == "duration_quantile" and named.scaling != "buckets":
+            raise ValueError(
+                f"{where}: head = 'duration_quantile' groups by the buckets of duration {named.name!r}: "
+                f"expected scaling = 'buckets', got {named.scaling!r}"
+            )
 
 
 def embedding_table(feature: Feature) -> str | None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.columns import Batch, StringLists, Strings
-from data.config import Condition, Config
+from data.config import Condition, Config, Objective
 from data.errors import ConfigError
 
 Lookup = Callable[[str], "Strings | StringLists | NDArray[np.float64]"]
@@ -22,9 +22,18 @@ def targets(batch: Batch, config: Config, column: Lookup) -> NDArray[np.float32]
         defined = population(objective.population, column, len(batch))
         if objective.given is not None:
             defined &= batch.numbers(label_of[objective.given]) > 0
-        labels = batch.numbers(objective.label)
+        labels = capped(batch.numbers(objective.label), objective, config, column)
         result[defined, k] = labels[defined]
     return result
+
+
+def capped(labels: NDArray[np.float64], objective: Objective, config: Config, column: Lookup) -> NDArray[np.float64]:
+    """min(y, cap * duration, cap_seconds) [n], of those that the objective has; a duration that is null or not above 0 is
+    unknown and caps nothing."""
+    if objective.cap is not None:
+        duration = np.asarray(column(config.duration_of(objective).column), np.float64) * objective.duration_scale
+        labels = np.where(duration > 0, np.minimum(labels, objective.cap * duration), labels)
+    return labels if objective.cap_seconds is None else np.minimum(labels, objective.cap_seconds)
 
 
 def population(conditions: tuple[Condition, ...], column: Lookup, n: int) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ from data.config_model import ModelConfig
 from data.features.layout import Layout
 from models.adversary import Adversary, reverse_gradient
 from models.encoder import Encoder, Split, TensorBlock, side_width
+from models.heads.columns import Heads
 from models.noise import Noise, derive
 
 SEEN_AT_START = 2.0
@@ -59,7 +60,7 @@ class Bias(Protocol):
         ...
 
     def leave(self, raw: tf.Tensor, h: tf.Tensor, shown: Shown) -> tuple[tf.Tensor, "tf.Tensor | float"]:
-        """The raw outputs [n, K] and a penalty on the loss, from the network's own raw outputs [n, K] and the trunk's
+        """The raw outputs [n, S] and a penalty on the loss, from the network's own raw outputs [n, S] and the trunk's
         representations h [K, n, H]."""
         ...
 
@@ -77,10 +78,10 @@ class NoBias:
 
 
 class Beside(NoBias):
-    """raw + shallow_tower(s): see :class:`ShallowTower`."""
+    """raw + shallow_tower(s): see :class:`ShallowTower`. What adds to an objective adds to each of its raw outputs."""
 
-    def __init__(self, tower: "ShallowTower", dropout: float) -> None:
-        self.layers, self._tower, self._dropout = (tower,), tower, dropout
+    def __init__(self, tower: "ShallowTower", heads: Heads, dropout: float) -> None:
+        self.layers, self._tower, self._dropout = (tower,), lambda s: heads.spread(tower(s)), dropout
 
     def leave(self, raw: tf.Tensor, h: tf.Tensor, shown: Shown) -> tuple[tf.Tensor, "tf.Tensor | float"]:
         return raw + self._tower(shown.encoded(self._dropout)), 0.0
@@ -110,12 +111,12 @@ class Pal(NoBias):
     first factor, no row's s goes missing there. A regression has no such product: s adds to it as in the shallow tower.
 
     Args:
-        binary: which raw outputs are a binary objective's logit [K].
+        binary: which objectives are binary [K].
     """
 
-    def __init__(self, tower: "ShallowTower", binary: Sequence[bool], dropout: float) -> None:
-        self.layers, self._tower, self._dropout = (tower,), tower, dropout
-        self._binary = tf.constant([list(binary)])
+    def __init__(self, tower: "ShallowTower", heads: Heads, binary: Sequence[bool], dropout: float) -> None:
+        self.layers, self._tower, self._dropout = (tower,), lambda s: heads.spread(tower(s)), dropout
+        self._binary = heads.spread(tf.constant([list(binary)]))
 
     def leave(self, raw: tf.Tensor, h: tf.Tensor, shown: Shown) -> tuple[tf.Tensor, "tf.Tensor | float"]:
         missing = self._tower(shown.missing())
@@ -145,7 +146,7 @@ class Adversarial(NoBias):
         return raw, self._adversary(reverse_gradient(flat, self._strength), shown.block)
 
 
-def build_bias(config: Config, layout: Layout, h_width: int, seed: int) -> Bias:
+def build_bias(config: Config, layout: Layout, heads: Heads, h_width: int, seed: int) -> Bias:
     """The method that the configuration names, its weights initialised from ``seed``; none where no feature is
     training-only.
 
@@ -165,8 +166,8 @@ def build_bias(config: Config, layout: Layout, h_width: int, seed: int) -> Bias:
     tower = ShallowTower(len(config.objectives), model.bias_layers, seed, name)
     tower.build((None, width))
     if model.bias == "pal":
-        return Pal(tower, [objective.kind == "binary" for objective in config.objectives], model.bias_dropout)
-    return Beside(tower, model.bias_dropout)
+        return Pal(tower, heads, [objective.kind == "binary" for objective in config.objectives], model.bias_dropout)
+    return Beside(tower, heads, model.bias_dropout)
 
 
 def entering_width(config: Config, layout: Layout) -> int:

@@ -74,8 +74,9 @@ def rows_function(network: Network) -> tf.types.experimental.PolymorphicFunction
 
     def predict(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         named = dict(zip(specs, tensors, strict=True))
-        outputs = network.forward(_blocks(named, network.layout))
-        return {"predictions": network.to_natural(outputs.raw), "gates": outputs.gates}
+        blocks = _blocks(named, network.layout)
+        outputs = network.forward(blocks)
+        return {"predictions": network.to_natural(outputs.raw, blocks), "gates": outputs.gates}
 
     return tf.function(predict, input_signature=list(specs.values()))
 
@@ -86,8 +87,9 @@ def request_function(network: Network) -> tf.types.experimental.PolymorphicFunct
 
     def rank(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         named = dict(zip(specs, tensors, strict=True))
-        outputs = network.forward_request(_blocks(named, network.layout))
-        return {"predictions": network.to_natural(outputs.raw), "gates": outputs.gates}
+        blocks = _blocks(named, network.layout)
+        outputs = network.forward_request(blocks)
+        return {"predictions": network.to_natural(outputs.raw, blocks), "gates": outputs.gates}
 
     return tf.function(rank, input_signature=list(specs.values()))
 

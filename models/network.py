@@ -21,7 +21,7 @@ from models.bias import Shown, build_bias, embeds_shown, entering_width
 from models.embedding import ROLE, TASK, Embeddings
 from models.encoder import ORDER, Encoder, Split, TensorBlock, for_role, stack
 from models.factors import Factors, tables_of
-from models.losses import start_bias, to_natural
+from models.heads.columns import Heads
 from models.noise import Noise, derive
 from models.tower import Towers
 from models.trunks import build_trunk, roles_of
@@ -30,7 +30,7 @@ Blocks = Mapping[Side, TensorBlock]
 
 
 class Outputs(NamedTuple):
-    """raw [n, K]: logits or standardised values; gates [n, K, E]; x [n, D]: the encoded
+    """raw [n, S]: the S outputs of the K objectives' heads; gates [n, K, E]; x [n, D]: the encoded
     input ([V, n, D] of a trunk with embeddings of the objectives' own); penalty: the trunk's, the factors' and the bias
     method's; units [E, n, H]: the experts' outputs, None where they are no ReLU units."""
 
@@ -69,10 +69,10 @@ class Network:
         self.views = [Encoder(own, self.embeddings, model.products) for own in layouts]
         count, inputs = len(config.objectives), entering_width(config, layout) + self.encoder.width
         self.trunk = build_trunk(model.trunk, config.objectives, inputs, model.dropout, seed)
-        biases = [start_bias(*pair) for pair in zip(config.objectives, self.target_stats, strict=True)]
-        self.towers = Towers(model.tower, biases, model.dropout, seed)
+        self.heads = Heads(config.objectives, self.target_stats, layout)
+        self.towers = Towers(model.tower, self.heads.start, model.dropout, seed, self.heads.outputs)
         self.towers.build((count, None, self.trunk.width))
-        self.bias = build_bias(config, layout, count * self.trunk.width, seed)
+        self.bias = build_bias(config, layout, self.heads, count * self.trunk.width, seed)
         self.factors = [Factors(part, place, layout, self.embeddings) for place, part in enumerate(model.factors)]
 
     @property
@@ -119,7 +119,7 @@ class Network:
         raw = self.towers(h, noise=noise)
         for factors in self.factors:
             product, cost = factors(blocks, noise)
-            raw += product * factors.mask(self.config.objective_names)
+            raw += product * self.heads.spread(factors.mask(self.config.objective_names))
             penalty += cost
         raw, cost = self.bias.leave(raw, h, shown)
         return Outputs(raw, gates, x, penalty + cost, units)
@@ -138,9 +138,9 @@ class Network:
             return self.encoder.penalty(x, rows)
         return tf.add_n([view.penalty(part, rows) for view, part in zip(self.views, tf.unstack(x), strict=True)])
 
-    def to_natural(self, raw: tf.Tensor) -> tf.Tensor:
-        """Predictions [n, K] in natural units from raw [n, K]."""
-        return to_natural(raw, self.config.objectives, self.target_stats)
+    def to_natural(self, raw: tf.Tensor, blocks: Blocks) -> tf.Tensor:
+        """Predictions [n, K] in natural units from the raw outputs [n, S] of these blocks."""
+        return self.heads.to_natural(raw, blocks)
 
     def embed(self, side: Side, block: Block) -> NDArray[np.float32]:
         """A side's part of x [n, side_width], outside any graph; of several sets of embeddings, the first one's."""

@@ -16,7 +16,6 @@ from data.features.layout import SIDES, Block
 from models.arrays import read_arrays, write_arrays
 from models.average import Average
 from models.embedding import extend, rows_of
-from models.losses import objective_losses
 from models.network import Network
 from models.noise import Noise
 from models.optimizer import Optimizers
@@ -70,7 +69,7 @@ class Trainer:
         variables = self.optimizers.variables
         with tf.GradientTape() as tape:
             outputs = self.network.forward(blocks, noise)
-            losses, counts = objective_losses(outputs.raw, targets, config.objectives, self.network.target_stats)
+            losses, counts = self.network.heads.losses(outputs.raw, targets, blocks)
             labelled = tf.reduce_any(~tf.math.is_nan(targets), axis=1)
             penalty = outputs.penalty + self.network.embedding_penalty(outputs.x, tf.cast(labelled, tf.float32))
             weights = tf.constant([objective.loss_weight for objective in config.objectives])
@@ -83,7 +82,7 @@ class Trainer:
 
     def _predict(self, blocks: Any) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = self.network.forward(blocks)
-        return self.network.to_natural(outputs.raw), tf.reduce_sum(outputs.gates, 0)
+        return self.network.to_natural(outputs.raw, blocks), tf.reduce_sum(outputs.gates, 0)
 
     def train_epoch(
         self,

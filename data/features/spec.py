@@ -101,7 +101,7 @@ def _encode(know: Knowledge, feature: Feature, queries: View, cutoff: Ints, past
         case ClockFeature():
             return clock_rows(feature, queries.time, know.config.timezone), None
         case NumberFeature():
-            values = number_values(feature, queries)
+            values = number_values(feature, queries, know.config.durations)
             scale = know.scales[feature.name]
             if feature.scaling == "buckets":
                 return bucket_rows(scale, values), None

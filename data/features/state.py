@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.columns import Batch, StringLists, Strings
-from data.config import Config, NumberFeature, RateFeature, Side
+from data.config import Config, NumberFeature, Objective, RateFeature, Side
 from data.days import day_of, day_start
 from data.errors import LogError
 from data.features.asof import Ints
@@ -22,7 +22,7 @@ from data.features.rates import Totals, take_in
 from data.features.recent import kept
 from data.features.slates import feature_times, slates
 from data.features.spec import Knowledge, encode_sides, longest_window, table_sizes, vocabulary_sources
-from data.features.static import crossed_column, number_values
+from data.features.static import FIRST, bucket_rows, crossed_column, number_values
 from data.features.storage import load_array, load_batch, save_arrays, save_batch
 from data.features.tables import EntityTable, Tables
 from data.features.targets import TargetStats
@@ -85,13 +85,26 @@ class FeatureState:
         for vocabulary in vocabularies.values():
             vocabulary.admit()
         numbers = [feature for feature in config.features if isinstance(feature, NumberFeature)]
-        scales = {f.name: Scale.fit(f, np.concatenate([number_values(f, v) for v in views])) for f in numbers}
+        known = {f.name: np.concatenate([number_values(f, v, config.durations) for v in views]) for f in numbers}
+        scales = {f.name: Scale.fit(f, known[f.name]) for f in numbers}
         priors = {label: _prior([batch for _, batch in days], label, config, until) for label in config.labels}
         state.knowledge = replace(state.knowledge, scales=scales, priors=priors)
         whole = [state._view(batch, feature_times(batch)) for _, batch in days]
         fitted = np.concatenate([targets(view.batch, config, view.column) for view in whole])
-        state.target_stats = tuple(TargetStats.fit(o, fitted[:, k]) for k, o in enumerate(config.objectives))
+        state.target_stats = tuple(
+            TargetStats.fit(o, fitted[:, k], *state._groups(o, whole)) for k, o in enumerate(config.objectives)
+        )
         return state
+
+    def _groups(self, objective: Objective, views: Sequence[View]) -> tuple[NDArray[np.int32], int] | tuple[()]:
+        """Where the objective's head asks for it: each row's duration group [n], as the network sees it, and how many
+        there are."""
+        if objective.head != "duration_quantile":
+            return ()
+        feature = self.config.duration_of(objective)
+        scale = self.knowledge.scales[feature.name]
+        values = np.concatenate([number_values(feature, view, self.config.durations) for view in views])
+        return bucket_rows(scale, values), FIRST + len(scale.edges) + 1
 
     @property
     def config(self) -> Config:
@@ -223,7 +236,7 @@ class FeatureState:
             "boundary": know.boundary,
             "scales": {name: scale.model_dump() for name, scale in know.scales.items()},
             "priors": dict(know.priors),
-            "target_stats": [vars(stats) for stats in self.target_stats],
+            "target_stats": [stats.facts() for stats in self.target_stats],
         }
         (folder / "fitted.json").write_text(json.dumps(fitted, indent=1))
 
@@ -241,7 +254,7 @@ class FeatureState:
             fitted["boundary"],
         )
         tables = {path.name: EntityTable.load(path) for path in sorted((folder / "tables").iterdir())}
-        state = cls(knowledge, tables, [TargetStats(**stats) for stats in fitted["target_stats"]])
+        state = cls(knowledge, tables, [TargetStats.of(stats) for stats in fitted["target_stats"]])
         recent = load_batch(folder / "recent")
         old = len(recent.columns) > 0 and SEEN not in recent  # of a bundle made before there was such a column
         state.recent = past_batch(recent, config) if old else recent

@@ -1,6 +1,6 @@
 """Features of one row by itself: categories, crosses, numbers, the clock."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -76,11 +76,12 @@ def clock_rows(feature: ClockFeature, time: Ints, timezone: str) -> Rows:
     return (FIRST + np.array(part, np.int32)[inverse]).astype(np.int32)
 
 
-def number_values(feature: NumberFeature, view: View) -> NDArray[np.float64]:
-    """The raw numbers [n], NaN where null."""
+def number_values(feature: NumberFeature, view: View, durations: Collection[str] = ()) -> NDArray[np.float64]:
+    """The raw numbers [n], NaN where null; a feature named among ``durations`` is null where it is not above 0."""
     column = view.column(feature.column)
     assert isinstance(column, np.ndarray)
-    return column.astype(np.float64)
+    values = column.astype(np.float64)
+    return np.where(values > 0, values, np.nan) if feature.name in durations else values
 
 
 FIXED_SIZES: Mapping[str, int] = {"hour": FIRST + 24, "weekday": FIRST + 7}

@@ -1,0 +1,83 @@
+"""Every objective's head, and which columns of the raw outputs are its own."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import tensorflow as tf
+
+from data.config import Objective, Side
+from data.features.layout import Layout
+from data.features.targets import TargetStats
+from models.encoder import TensorBlock
+from models.heads.discretised import Discretised
+from models.heads.duration_quantile import DurationQuantile
+from models.heads.head import Head
+from models.heads.logit import Logit
+from models.heads.value import Value
+from models.heads.weighted_logistic import WeightedLogistic
+
+
+class Heads:
+    """The heads of K objectives, whose raw outputs stand side by side [n, S]: those of the first, of the second, ...
+
+    Attributes:
+        outputs: how many each objective has [K].
+        start: the raw outputs of an untrained network [S].
+    """
+
+    def __init__(self, objectives: Sequence[Objective], stats: Sequence[TargetStats], layout: Layout) -> None:
+        self.heads = [head_of(*pair) for pair in zip(objectives, stats, strict=True)]
+        self.outputs = tuple(len(head.start) for head in self.heads)
+        self.start = tuple(value for head in self.heads for value in head.start)
+        self._ends = np.cumsum([0, *self.outputs]).tolist()
+        places = {field.feature: field.offset for field in layout.sides["video"].ints}
+        self._group = [places.get(o.duration) if o.duration is not None else None for o in objectives]
+
+    def spread(self, values: tf.Tensor) -> tf.Tensor:
+        """One value per objective [n, K] as one per raw output [n, S]: what adds to an objective adds to all its outputs."""
+        owner = np.repeat(np.arange(len(self.outputs)), self.outputs)
+        return values if len(owner) == len(self.outputs) else tf.gather(values, tf.constant(owner), axis=1)
+
+    def losses(self, raw: tf.Tensor, targets: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Each objective's mean loss over its defined rows, 0 where it has none [K], and their count [K].
+
+        Args:
+            raw: [n, S].
+            targets: [n, K] in natural units, NaN where masked.
+            blocks: the sides that ``raw`` came from.
+        """
+        losses, counts = [], []
+        for k, (head, own, group) in enumerate(self._each(raw, blocks)):
+            defined = ~tf.math.is_nan(targets[:, k])
+            known = tf.where(defined, targets[:, k], 0.0)
+            values = tf.where(defined, head.row_losses(own, known, group), 0.0)
+            count = tf.reduce_sum(tf.cast(defined, raw.dtype))
+            losses.append(tf.reduce_sum(values) / tf.maximum(count, 1))
+            counts.append(count)
+        return tf.stack(losses), tf.stack(counts)
+
+    def to_natural(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor:
+        """Predictions [n, K] in natural units from raw [n, S]."""
+        return tf.stack([head.to_natural(own, group) for head, own, group in self._each(raw, blocks)], 1)
+
+    def _each(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> list[tuple[Head, tf.Tensor, tf.Tensor | None]]:
+        """Each head with its columns of raw and its rows' duration groups."""
+        columns = [raw[:, first:last] for first, last in pairwise(self._ends)]
+        groups = [None if place is None else blocks["video"][0][:, place] for place in self._group]
+        return list(zip(self.heads, columns, groups, strict=True))
+
+
+def head_of(objective: Objective, stats: TargetStats) -> Head:
+    """The head that an objective's configuration names."""
+    if objective.kind == "binary":
+        return Logit(stats)
+    match objective.head:
+        case "value":
+            return Value(objective, stats)
+        case "weighted_logistic":
+            return WeightedLogistic(objective, stats)
+        case "duration_quantile":
+            return DurationQuantile(stats)
+        case "discretised":
+            return Discretised(objective, stats)
