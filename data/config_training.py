@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from data.config_balancing import Balancing, Fixed, Joint, Sampling
 from data.frozen import Frozen
 
 
@@ -17,3 +18,5 @@ class TrainingConfig(Frozen):
     gradient_clip: float | None = Field(None, gt=0)  # of the dense part, by global norm
     average: float | None = Field(None, gt=0, lt=1)  # decay of the exponential average of the weights, if any
     deterministic: bool = True
+    balancing: Balancing = Fixed()
+    sampling: Sampling = Joint()

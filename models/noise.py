@@ -26,11 +26,15 @@ class Noise:
         self._key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
         self._draws = 0
 
-    def survive(self, shape: Sequence[Any], dropped: float) -> tf.Tensor:
-        """Booleans of ``shape``, each False with probability ``dropped``."""
+    def uniform(self, shape: Sequence[Any]) -> tf.Tensor:
+        """Numbers of ``shape``, uniform in [0, 1)."""
         self._draws += 1
         key = tf.random.experimental.stateless_fold_in(self._key, self._draws, alg="philox")
-        return tf.random.stateless_uniform(shape, key, alg="philox") >= dropped
+        return tf.random.stateless_uniform(shape, key, alg="philox")
+
+    def survive(self, shape: Sequence[Any], dropped: float) -> tf.Tensor:
+        """Booleans of ``shape``, each False with probability ``dropped``."""
+        return self.uniform(shape) >= dropped
 
     def dropout(self, x: tf.Tensor, dropped: float) -> tf.Tensor:
         """Inverted dropout: what survives is divided by the probability to survive (Srivastava et al., JMLR 2014)."""
