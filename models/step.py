@@ -15,10 +15,14 @@ from data.errors import BundleError
 from data.features.layout import SIDES, Block
 from models.arrays import read_arrays, write_arrays
 from models.average import Average
+from models.balancing import build_balancing
+from models.balancing.base import Balancing, Losses
+from models.balancing.gradients import Gradient, ObjectiveGradients, added
 from models.embedding import extend, rows_of
 from models.network import Network
 from models.noise import Noise
 from models.optimizer import Optimizers
+from models.sampling import batches
 
 FORMAT = 1
 PREDICT_ROWS = 4096
@@ -28,14 +32,15 @@ OnBatch = Callable[[int, NDArray[np.float32]], None]
 class Trainer:
     """Trains a network on encoded rows, and predicts with it.
 
-    The state (weights, slots, averages, the count of steps) is all that the next step depends on, besides its batch and
-    seed: a trainer saved and loaded goes on to the bit. With ``deterministic`` TensorFlow's op determinism is switched
-    on, for the whole process.
+    The state (weights, slots, averages, balancing's variables, the count of steps) is all that the next step depends on,
+    besides its batch and seed: a trainer saved and loaded goes on to the bit. With ``deterministic`` TensorFlow's op
+    determinism is switched on, for the whole process.
     """
 
     def __init__(self, network: Network, training: TrainingConfig) -> None:
         self.network, self.training = network, training
         self.steps = tf.Variable(0, dtype=tf.int64, name="steps")
+        self.balancing = build_balancing(training.balancing, network.config.objectives)
         if training.deterministic:
             tf.config.experimental.enable_op_determinism()
         self._build()
@@ -49,6 +54,7 @@ class Trainer:
         blocks, targets, seed = self._signature()
         self._step = tf.function(self._train, input_signature=[blocks, targets, seed], reduce_retracing=True)
         self._score = tf.function(self._predict, input_signature=[blocks], reduce_retracing=True)
+        self._compare = tf.function(self._products, input_signature=[blocks, targets], reduce_retracing=True)
 
     def _signature(self) -> tuple[dict[Side, tuple[tf.TensorSpec, tf.TensorSpec]], tf.TensorSpec, tf.TensorSpec]:
         """Any number of rows fits one signature: a short last batch is not traced again."""
@@ -63,22 +69,52 @@ class Trainer:
         return blocks, tf.TensorSpec([None, count], tf.float32), tf.TensorSpec([], tf.int64)
 
     def _train(self, blocks: Any, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step: sum_k loss_weight_k loss_k + the embeddings' penalty. Returns losses and counts [K]."""
-        config = self.network.config
+        """One step on sum_k weight_k loss_k + the penalties, balanced as configured. Returns losses and counts [K]."""
         noise = Noise(seed, self.steps)
-        variables = self.optimizers.variables
-        with tf.GradientTape() as tape:
-            outputs = self.network.forward(blocks, noise)
-            losses, counts = self.network.heads.losses(outputs.raw, targets, blocks)
-            labelled = tf.reduce_any(~tf.math.is_nan(targets), axis=1)
-            penalty = outputs.penalty + self.network.embedding_penalty(outputs.x, tf.cast(labelled, tf.float32))
-            weights = tf.constant([objective.loss_weight for objective in config.objectives])
-            total = tf.reduce_sum(weights * losses) + penalty
-        self.optimizers.apply(tape.gradient(total, variables))
+        with tf.GradientTape(persistent=self.balancing.gradients) as tape:
+            losses, penalty = self._losses(blocks, targets, noise)
+            weights = tf.stop_gradient(self.balancing.weights(losses))
+            total = tf.reduce_sum(weights * losses.values) + penalty
+            each = tf.unstack(losses.values) if self.balancing.gradients else []
+        if self.balancing.gradients:
+            gradients = self._balanced(tape, each, total, penalty, losses, noise)
+        else:
+            gradients = tape.gradient(total, self.optimizers.variables)
+        self.optimizers.apply(gradients)
+        self.balancing.learn(losses, lambda: self._losses(blocks, targets, Noise(seed, self.steps))[0].values)
         if self.average is not None:
             self.average.update(self.steps)
         self.steps.assign_add(1)
-        return losses, counts
+        return losses.values, losses.counts
+
+    def _losses(self, blocks: Any, targets: tf.Tensor, noise: Noise | None) -> tuple[Losses, tf.Tensor]:
+        """The objectives' losses on a batch, and the penalties, which are no objective's."""
+        outputs = self.network.forward(blocks, noise)
+        losses, counts = self.network.heads.losses(outputs.raw, targets, blocks)
+        labelled = tf.reduce_any(~tf.math.is_nan(targets), axis=1)
+        penalty = outputs.penalty + self.network.embedding_penalty(outputs.x, tf.cast(labelled, tf.float32))
+        prior = tf.constant([objective.loss_weight for objective in self.network.config.objectives])
+        if self.training.sampling.kind == "tasks":  # each row counts alike, for the one objective that it was drawn for
+            prior *= counts * len(prior) / tf.maximum(tf.cast(tf.shape(targets)[0], tf.float32), 1.0)
+        return Losses(losses, counts, prior), penalty
+
+    def _balanced(
+        self,
+        tape: tf.GradientTape,
+        each: list[tf.Tensor],
+        total: tf.Tensor,
+        penalty: tf.Tensor,
+        losses: Losses,
+        noise: Noise,
+    ) -> list[Gradient | None]:
+        """The gradients: of what is shared, the method's mix of the objectives' own; of the rest, the weighted sum's."""
+        variables, shared = self.optimizers.variables, self.network.shared
+        own = [variable for variable in variables if all(variable is not other for other in shared)]
+        gradients = ObjectiveGradients.of(tape, each, shared)
+        mixed = gradients.mix(self.balancing.mix(gradients.products(), losses, noise))
+        found = [*added(mixed, tape.gradient(penalty, shared)), *tape.gradient(total, own)]
+        place = {id(variable): gradient for variable, gradient in zip([*shared, *own], found, strict=True)}
+        return [place[id(variable)] for variable in variables]
 
     def _predict(self, blocks: Any) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = self.network.forward(blocks)
@@ -92,7 +128,7 @@ class Trainer:
         seed: int,
         on_batch: OnBatch | None = None,
     ) -> NDArray[np.float64]:
-        """Train once on the rows of ``order``, in that order.
+        """Train once on the rows of ``order``, in that order, or (``[training.sampling]``) on as many drawn by objective.
 
         Args:
             blocks: per side, features of n rows.
@@ -106,13 +142,13 @@ class Trainer:
         """
         sums, counts = np.zeros(targets.shape[1]), np.zeros(targets.shape[1])
         key = tf.constant(seed, tf.int64)
-        for start in range(0, len(order), self.training.batch_size):
-            rows = order[start : start + self.training.batch_size]
-            losses, defined = self._step(_slice(blocks, rows), targets[rows], key)
+        weights = [objective.loss_weight for objective in self.network.config.objectives]
+        for draw in batches(order, targets, self.training.sampling, weights, self.training.batch_size, seed):
+            losses, defined = self._step(_slice(blocks, draw.rows), draw.targets(targets), key)
             sums += losses.numpy().astype(np.float64) * defined.numpy()
             counts += defined.numpy()
             if on_batch is not None:
-                on_batch(len(rows), losses.numpy())
+                on_batch(len(draw.rows), losses.numpy())
         return np.asarray(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
 
     def predict(self, blocks: Mapping[Side, Block]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -129,6 +165,24 @@ class Trainer:
                 gates += total.numpy()
         empty = np.zeros((0, len(gates)), np.float32)
         return np.concatenate([empty, *found]), gates / n if n else np.full(gates.shape, np.nan)
+
+    def gradient_cosines(self, blocks: Mapping[Side, Block], targets: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Cosines [K, K] between the gradients of the objectives' mean losses on these rows, over all that they share as
+        one vector, without dropout and with the training-only side missing. NaN where an objective has no labelled row
+        or no gradient.
+
+        Args:
+            blocks: per side, features of n rows, which are taken at once.
+            targets: [n, K] in natural units, NaN masked.
+        """
+        products = self._compare(_slice(blocks, slice(None)), targets).numpy().astype(np.float64)
+        lengths = np.sqrt(np.where(np.diag(products) > 0, np.diag(products), np.nan))
+        return np.clip(products / lengths[:, None] / lengths[None, :], -1.0, 1.0)
+
+    def _products(self, blocks: Any, targets: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape(persistent=True) as tape:
+            each = tf.unstack(self._losses(blocks, targets, None)[0].values)
+        return ObjectiveGradients.of(tape, each, self.network.shared).products()
 
     @contextmanager
     def averaged(self) -> Iterator[Network]:
@@ -164,7 +218,9 @@ class Trainer:
         arrays |= {f"table/{name}": variable.numpy() for name, variable in network.embeddings.variables.items()}
         arrays |= {f"slot/{name}": values for name, values in self.optimizers.slots().items()}
         arrays |= {f"average/{name}": values for name, values in self._averages().items()}
-        write_arrays(folder, arrays, {"format": FORMAT, "steps": int(self.steps), "rows": network.table_sizes})
+        arrays |= {f"balancing/{name}": variable.numpy() for name, variable in self.balancing.variables.items()}
+        facts = {"format": FORMAT, "steps": int(self.steps), "rows": network.table_sizes, "balancing": self.balancing.kind}
+        write_arrays(folder, arrays, facts)
 
     def load(self, folder: Path) -> None:
         """Take over a saved state. Where this network has admitted more rows, they are grown into it.
@@ -182,13 +238,22 @@ class Trainer:
         self._build()
         self.optimizers.restore(_under(arrays, "slot/"))
         self._restore_averages(_under(arrays, "average/"), facts["rows"])
+        for name, variable in self.balancing.variables.items():
+            variable.assign(arrays[f"balancing/{name}"])
         self.steps.assign(facts["steps"])
         self.grow({name: max(rows, facts["rows"][name]) for name, rows in wanted.items()})
 
     def _check(self, folder: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
         if facts.get("format") != FORMAT:
             raise BundleError(f"{folder}: expected trainer format {FORMAT}, got {facts.get('format')!r}")
-        expected = {f"weight/{name}": tuple(variable.shape) for name, variable in self.network.weights.items()}
+        balanced = facts.get("balancing", Balancing.kind)
+        if balanced != self.balancing.kind:
+            raise BundleError(
+                f"{folder}: its losses were balanced by {balanced!r}, the configuration has {self.balancing.kind!r}: "
+                "another balance starts with a new network"
+            )
+        expected = {f"balancing/{name}": tuple(variable.shape) for name, variable in self.balancing.variables.items()}
+        expected |= {f"weight/{name}": tuple(variable.shape) for name, variable in self.network.weights.items()}
         tables = self.network.embeddings.variables.items()
         expected |= {f"table/{name}": (None, int(table.shape[1])) for name, table in tables}
         for name, shape in expected.items():
