@@ -14,7 +14,7 @@
     [[arms]]
     name = "likes"
     share = 0.5
-    weights = { like = 2.0 }           # or a TOML file with a [weights] table, beside this one
+    weights = { like = 2.0 }           # or a weights file (data/weights.py), looked for beside this one
     bundle = 2026103101                # in place of the champion
     quotas = { topic = 50, trending = 0 }
 
@@ -39,6 +39,7 @@ from data.config import GeneratorConfig, GeneratorsConfig, Name
 from data.days import day_of, parse_day
 from data.errors import ConfigError, WatchNextError
 from data.frozen import Frozen
+from data.weights import read_weights
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Treats = Literal["weights", "bundle", "quotas"]
@@ -57,8 +58,24 @@ class Arm(Frozen):
     share: Share
     control: bool = False
     weights: Mapping[str, float] = {}  # of objectives, in place of the bundle's
+    reference_means: Mapping[str, float] = {}  # that these weights were chosen with, likewise
+    combine: Literal["weighted_sum", "weighted_product"] | None = None  # likewise
     bundle: int | None = Field(None, ge=0)  # a version, in place of the champion
     quotas: Mapping[str, Annotated[int, Field(ge=0)]] = {}  # of generators, in place of the bundle's
+
+    @field_validator("reference_means")
+    @classmethod
+    def _scales(cls, means: Mapping[str, float]) -> Mapping[str, float]:
+        for objective, mean in means.items():
+            if not (math.isfinite(mean) and mean > 0):
+                raise ValueError(f"{objective}: expected a finite number above 0, got {mean}")
+        return means
+
+    @model_validator(mode="after")
+    def _with_weights(self) -> "Arm":
+        if (self.reference_means or self.combine) and not self.weights:
+            raise ValueError("reference_means and combine go with weights, there are none")
+        return self
 
     @field_validator("weights")
     @classmethod
@@ -186,6 +203,8 @@ class Treatment:
     experiment: str | None = None
     arm: str | None = None
     weights: Mapping[str, float] | None = None
+    reference_means: Mapping[str, float] | None = None
+    combine: Literal["weighted_sum", "weighted_product"] | None = None
     bundle: int | None = None
     quotas: Mapping[str, int] | None = None
 
@@ -206,6 +225,8 @@ def arm_of(experiments: Sequence[Experiment], user_id: str, timestamp: int, time
         experiment=SEPARATOR.join(e.name for e, _ in found),
         arm=SEPARATOR.join(arm.name for arm in arms),
         weights=next((arm.weights for arm in arms if arm.weights), None),
+        reference_means=next((arm.reference_means for arm in arms if arm.reference_means), None),
+        combine=next((arm.combine for arm in arms if arm.combine), None),
         bundle=next((arm.bundle for arm in arms if arm.bundle is not None), None),
         quotas=next((arm.quotas for arm in arms if arm.quotas), None),
     )
@@ -226,7 +247,7 @@ def load_experiment(path: Path) -> Experiment:
     values = _read(path)
     for arm in values["arms"] if isinstance(values.get("arms"), list) else ():
         if isinstance(arm, dict) and isinstance(arm.get("weights"), str):
-            arm["weights"] = _weights(path.parent / arm["weights"])
+            arm.update(read_weights(path.parent / arm["weights"]))
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
@@ -250,13 +271,6 @@ def load_experiments(folder: Path, serves: str) -> tuple[Experiment, ...]:
                 f"{folder}: {one.name!r} and {other.name!r} both change {', '.join(sorted(both))} on some days"
             )
     return experiments
-
-
-def _weights(path: Path) -> Any:
-    values = _read(path)
-    if set(values) != {"weights"}:
-        raise ConfigError(f"{path} should have one table, [weights], got {', '.join(values) or 'nothing'}")
-    return values["weights"]
 
 
 def _read(path: Path) -> dict[str, Any]:

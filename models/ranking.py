@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from data.config import Objective, RankingConfig
 from data.errors import ConfigError
 
+Combine = Literal["weighted_sum", "weighted_product"]
+
 LARGEST_EXPONENT = 709.0
 """exp of more overflows a double; the order, which is made in logs, doesn't mind."""
 
@@ -26,7 +28,7 @@ LARGEST_EXPONENT = 709.0
 class Ranking:
     """Weights and scales of the objectives, in the bundle's order [K]."""
 
-    combine: Literal["weighted_sum", "weighted_product"]
+    combine: Combine
     objectives: tuple[str, ...]
     given: tuple[int | None, ...]  # index of the objective that each is defined given
     weights: NDArray[np.float64]
@@ -58,14 +60,24 @@ class Ranking:
         weights = [config.weights.get(name, 0.0) for name in names]
         return cls(config.combine, tuple(names), tuple(given), np.array(weights, np.float64), np.array(scales, np.float64))
 
-    def reweighted(self, overrides: Mapping[str, float]) -> "Ranking":
-        """With some weights replaced. Raises KeyError for an objective that isn't one."""
-        weights = dict(zip(self.objectives, self.weights.tolist(), strict=True))
-        for name, weight in overrides.items():
-            if name not in weights:
-                raise KeyError(name)
-            weights[name] = weight
-        return replace(self, weights=np.array(list(weights.values()), np.float64))
+    def reweighted(
+        self, weights: Mapping[str, float], means: Mapping[str, float] | None = None, combine: Combine | None = None
+    ) -> "Ranking":
+        """With some weights replaced, and with the reference means and the way to combine that they were chosen for.
+
+        Raises KeyError for an objective that isn't one."""
+        return replace(
+            self,
+            weights=self._replaced(self.weights, weights),
+            means=self._replaced(self.means, means or {}),
+            combine=combine or self.combine,
+        )
+
+    def _replaced(self, values: NDArray[np.float64], changes: Mapping[str, float]) -> NDArray[np.float64]:
+        by_name = dict(zip(self.objectives, values.tolist(), strict=True))
+        if unknown := changes.keys() - by_name.keys():
+            raise KeyError(min(unknown))
+        return np.array(list({**by_name, **changes}.values()), np.float64)
 
     @property
     def unweighted(self) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ def to_query(
         history_replaces=request.history_replaces,
         history_videos=frozenset(item.video_id for item in request.history),
         exclude=frozenset(request.exclude),
-        ranking=_ranking(serving, {**(treatment.weights or {}), **request.weights}),
+        ranking=_ranking(serving, treatment, request.weights),
         limit=limit,
         timestamp=timestamp,
         explain=request.explain,
@@ -112,10 +112,14 @@ def to_query(
     )
 
 
-def _ranking(serving: Serving, weights: Mapping[str, float]) -> Ranking:
-    """An arm's weight of an objective that this bundle doesn't have changes nothing."""
-    known = {name: weight for name, weight in weights.items() if name in serving.ranking.objectives}
-    return serving.ranking.reweighted(known) if known else serving.ranking
+def _ranking(serving: Serving, treatment: Treatment, overrides: Mapping[str, float]) -> Ranking:
+    """An arm's weight (or mean) of an objective that this bundle doesn't have changes nothing."""
+
+    def known(values: Mapping[str, float] | None) -> dict[str, float]:
+        return {name: value for name, value in (values or {}).items() if name in serving.ranking.objectives}
+
+    weights, means = known({**(treatment.weights or {}), **overrides}), known(treatment.reference_means)
+    return serving.ranking.reweighted(weights, means, treatment.combine) if weights else serving.ranking
 
 
 def _impression(item: HistoryItem) -> dict[str, Any]:

@@ -69,8 +69,17 @@ def test_a_weights_file_stands_beside_it(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(FILE.replace("{ like = 2.0 }", '"likes.toml"'))
     (tmp_path / "likes.toml").write_text("[weights]\nlike = 3.0\n")
     assert load_experiment(tmp_path / "x.toml").treatments[0].weights == {"like": 3.0}
+    pinned = 'combine = "weighted_sum"\n[weights]\nlike = 3.0\n[reference_means]\nlike = 0.1\n[about]\nversion = 2\n'
+    (tmp_path / "likes.toml").write_text(pinned)
+    arm = load_experiment(tmp_path / "x.toml").treatments[0]
+    assert (arm.weights, arm.reference_means, arm.combine) == ({"like": 3.0}, {"like": 0.1}, "weighted_sum")
+    (tmp_path / "likes.toml").write_text(pinned.replace("0.1", "0.0"))
+    with pytest.raises(ConfigError, match=r"like: expected a finite number above 0, got 0\.0"):
+        load_experiment(tmp_path / "x.toml")
     (tmp_path / "likes.toml").write_text("like = 3.0\n")
-    with pytest.raises(ConfigError, match=r"likes.toml should have one table, \[weights\], got like"):
+    with pytest.raises(
+        ConfigError, match=r"likes.toml should have a table \[weights\], and .* beside it, got like"
+    ):
         load_experiment(tmp_path / "x.toml")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from data.config import ColumnConfig, LabelConfig
+from data.experiments import Treatment
 from models.ranking import Ranking
 from service.inputs import _context_error, _outcome_error, to_query
 from service.problems import Problem, field_name
@@ -87,3 +88,11 @@ def test_field_names() -> None:
 
 def test_a_ranking_needs_no_pinned_means() -> None:
     assert Ranking.of(CONFIG.ranking, CONFIG.objectives, {}).means.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_an_arm_brings_the_means_and_the_way_its_weights_were_chosen_with() -> None:
+    arm = Treatment(weights={"like": 3.0, "gone": 9.0}, reference_means={"like": 0.1}, combine="weighted_product")
+    body = {"user_id": "u", "candidates": ["a"], "weights": {"click": 7}}
+    ranking = to_query(RankRequest.model_validate(body), None, serving(), NOW, treatment=arm).ranking
+    assert ranking.weights.tolist() == [7, 0, 3]  # the request's own go before the arm's
+    assert (ranking.means.tolist(), ranking.combine) == ([0.5, 20, 0.1], "weighted_product")
