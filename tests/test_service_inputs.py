@@ -95,4 +95,4 @@ def test_an_arm_brings_the_means_and_the_way_its_weights_were_chosen_with() -> N
     body = {"user_id": "u", "candidates": ["a"], "weights": {"click": 7}}
     ranking = to_query(RankRequest.model_validate(body), None, serving(), NOW, treatment=arm).ranking
     assert ranking.weights.tolist() == [7, 0, 3]  # the request's own go before the arm's
-    assert (ranking.means.tolist(), ranking.combine) == ([0.5, 20, 0.1], "weighted_product")
+    assert (ranking.means.tolist(), ranking.combine) == ([0.5, 10, 0.1], "weighted_product")
