@@ -63,13 +63,13 @@ class EncodedDays:
         for name, judged in self.judged.items():
             facts = {f"fact/{key}": values for key, values in judged.facts.items()}
             write_arrays(folder / f"judged-{name}", _named(judged.blocks) | facts, {})
-        facts = {
+        content = {
             "days": len(self.days),
             "sizes": dict(self.sizes),
             "stats": [asdict(s) for s in self.stats],
             "judged": [*self.judged],
         }
-        (folder / "facts.json").write_text(json.dumps(facts))
+        (folder / "facts.json").write_text(json.dumps(content))
 
     @classmethod
     def load(cls, folder: Path) -> "EncodedDays":
