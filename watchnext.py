@@ -578,6 +578,48 @@ def announce_power(
     console.print(f"figures written to {path}", highlight=False, soft_wrap=True)
 
 
+GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="The grid's TOML file.")]
+SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE", help="The space's TOML file.")]
+
+
+@app.command()
+def compare(
+    grid: GridFile,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Trainings beside each other; 0: one by one in this process. Default: the cores."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Only the first so many of the grid's seeds.")] = None,
+) -> None:
+    """Train designs x seeds on the same days and compare them on one page. Interrupted, it goes on where it was."""
+    home = Home.from_environment()
+    quiet_tensorflow()
+    from training.compare import compare_grid, read
+
+    with logged("compare", home, console, grid=str(grid)):
+        page = compare_grid(grid, home, jobs, console, seeds)
+    for sentence in read(page)["says"]:
+        console.print(sentence, highlight=False, markup=False)
+    console.print(f"comparison written to {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def tune(
+    space: SpaceFile,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Finished ones, with those of before. Default: the file's.")
+    ] = None,
+) -> None:
+    """Search a space of configurations, judged on days after those trained on. Interrupted, it goes on where it was."""
+    home = Home.from_environment()
+    quiet_tensorflow()
+    from training.tune import tune as run
+
+    with logged("tune", home, console, space=str(space)):
+        best = run(space, home, trials, console)
+    console.print(f"best configuration written to {best}", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def retrain(
     config: ConfigText,

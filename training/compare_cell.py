@@ -69,8 +69,8 @@ class Spec:
     def load(cls, path: Path) -> "Spec":
         values = json.loads(path.read_text())
         train, report = (tuple(date.fromisoformat(day) for day in values[key]) for key in ("train", "report"))
-        configs = [parse_config(values[key], str(path)) for key in ("whole", "config")]
-        return cls(*configs, Path(values["encoded"]), Path(values["rows"]), train, report, values["bootstrap"])
+        whole, config = (parse_config(values[key], str(path)) for key in ("whole", "config"))
+        return cls(whole, config, Path(values["encoded"]), Path(values["rows"]), train, report, values["bootstrap"])
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,12 @@ class Variant(Frozen):
     """A design: the base configuration with some keys set. Keys are dotted, ``model.trunk.kind``; a feature or an
     objective is named, ``features.user.dim``, and false in its place takes it out. A new ``kind`` starts its table anew."""
 
-    name: str = Field(pattern=r"^\w[\w .+()/-]*$", max_length=40)
+    name: str = Field(pattern=r"^\w[\w .,+()/-]*$", max_length=40)
     overrides: Mapping[str, Any] = {}
 
 
 class SingleTask(Frozen):
-    """A network for each objective alone, to find negative transfer: by default one tower on one expert's layers."""
+    """A network for each objective alone, to find negative transfer."""
 
     objectives: tuple[str, ...] | None = None  # default: all
     overrides: Mapping[str, Any] = {}  # default: the base's trunk as plain layers
@@ -169,9 +169,8 @@ def designs(grid: Grid, base: Config) -> list[Design]:
 
 
 def plain_trunk(config: Config) -> Overrides:
-    """One expert's layers, shared with nobody: a plain network for one objective."""
-    layers = getattr(config.model.trunk, "layers", None)
-    return {"model.trunk.kind": "mmoe", "model.trunk.experts": 1, **({"model.trunk.layers": list(layers)} if layers else {})}
+    """As many layers, shared with nobody: a plain network for one objective."""
+    return {"model.trunk.kind": "shared_bottom", "model.trunk.layers": list(config.model.trunk.layers)}
 
 
 def override(config: Config, overrides: Overrides, where: str) -> Config:

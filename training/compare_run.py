@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,7 +22,7 @@ from data.home import Home
 from training.compare_cell import FORMAT, Spec, run_cell
 from training.compare_features import EncodedDays, encode_days
 from training.compare_grid import Design, Grid, designs
-from training.compare_match import Matched, match, network_size, scale_widths
+from training.compare_match import Matched, Size, match, network_size, scale_widths
 
 log = structlog.get_logger()
 
@@ -104,7 +105,7 @@ def _matched(
     Factors found before are ``kept``, by what they depend on: building networks takes a while.
     """
     known: dict[str, tuple[float, float]] = json.loads(kept.read_text()) if kept.is_file() else {}
-    size = "flops" if grid.match == "flops" else "parameters"
+    size: Size = "flops" if grid.match == "flops" else "parameters"
     sizes: dict[str, float] = {}
 
     def measure(design: Design, config: Config) -> float:
@@ -125,7 +126,7 @@ def _matched(
             factor, reached = known[key]
             yield design.name, Matched(scale_widths(design.config, factor), factor, reached)
             continue
-        found = match(design.config, target, lambda config, design=design: measure(design, config))
+        found = match(design.config, target, partial(measure, design))
         known[key] = found.factor, found.size
         kept.write_text(json.dumps(known))
         yield design.name, found
@@ -158,7 +159,10 @@ def run_cells(plan: Plan, jobs: int, console: Console) -> None:
     failed: list[str] = []
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("cells", total=len(todo))
-        describe = lambda running: progress.update(task, description=", ".join(running) or "cells")  # noqa: E731
+
+        def describe(running: list[str]) -> None:
+            progress.update(task, description=", ".join(running) or "cells")
+
         if jobs == 0:
             for cell in todo:
                 describe([cell.name])
@@ -184,7 +188,8 @@ def _finished(cell: Cell) -> None:
 
 def _workers(todo: Sequence[Cell], jobs: int, describe: Callable[[list[str]], None]) -> Iterator[tuple[Cell, str | None]]:
     """Run each cell in a process of its own; yields a cell when it ended, with its last words where it failed."""
-    waiting, running = list(reversed(todo)), dict[int, tuple[Cell, subprocess.Popen[bytes]]]()
+    waiting = list(reversed(todo))
+    running: dict[int, tuple[Cell, subprocess.Popen[bytes]]] = {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
         while waiting or running:
