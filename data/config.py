@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from data.config_calibration import CalibrationConfig
 from data.config_model import ModelConfig
 from data.config_training import TrainingConfig
 from data.errors import ConfigError
@@ -344,6 +345,7 @@ class Config(Frozen):
     training: TrainingConfig = TrainingConfig()
     generators: GeneratorsConfig = GeneratorsConfig()
     ranking: RankingConfig = RankingConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     events: EventsConfig = EventsConfig()
     exploration: ExplorationConfig = ExplorationConfig()

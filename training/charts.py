@@ -45,14 +45,16 @@ def lines(title: str, days: Sequence[str], series: Sequence[Line]) -> Markup | N
     return _svg(title, bottom + 26, parts)
 
 
-def calibration(title: str, bins: Sequence[dict[str, Any]]) -> Markup | None:
-    """Predicted against actual per bin, with the diagonal and intervals, on log axes where predictions span 20-fold."""
+def calibration(title: str, bins: Sequence[dict[str, Any]], raw: Sequence[dict[str, Any]] = ()) -> Markup | None:
+    """Predicted against actual per bin, with the diagonal and intervals, on log axes where predictions span 20-fold; and,
+    as a line, the bins of the predictions before they were calibrated."""
     if not bins:
         return None
-    positive = [v for b in bins for v in (b["predicted"], b["actual"]) if v > 0]
-    log = min(b["predicted"] for b in bins) > 0 and bins[-1]["predicted"] > 20 * bins[0]["predicted"] and bool(positive)
-    high = max([*(b["actual"] for b in bins), *(b["predicted"] for b in bins)])
-    low = min(positive) if log else min(0.0, *(b["actual"] for b in bins), *(b["predicted"] for b in bins))
+    both = [*bins, *raw]
+    positive = [v for b in both for v in (b["predicted"], b["actual"]) if v > 0]
+    log = min(b["predicted"] for b in both) > 0 and bins[-1]["predicted"] > 20 * bins[0]["predicted"] and bool(positive)
+    high = max([*(b["actual"] for b in both), *(b["predicted"] for b in both)])
+    low = min(positive) if log else min(0.0, *(b["actual"] for b in both), *(b["predicted"] for b in both))
     top, bottom, left, right = 10, 230, 60, WIDTH - 18
     ticks = log_ticks(low, high) if log else linear_ticks(low, high)
     scale = _log if log else _linear
@@ -61,6 +63,9 @@ def calibration(title: str, bins: Sequence[dict[str, Any]]) -> Markup | None:
     parts = [_grid_y(ticks, y, left, right)]
     parts += [_text(x(tick), bottom + 18, number(tick), "middle") for tick in (ticks if len(ticks) < 7 else ticks[::2])]
     parts.append(f'<line class="diagonal" x1="{left}" y1="{bottom}" x2="{right}" y2="{top}"/>')
+    if raw:
+        points = " ".join(f"{x(max(b['predicted'], floor)):.1f},{y(max(b['actual'], floor)):.1f}" for b in raw)
+        parts.append(f'<polyline class="line raw" points="{points}"/>')
     for b in bins:
         here = x(max(b["predicted"], floor))
         means = f"predicted {number(b['predicted'])}, actual {number(b['actual'])}"

@@ -24,9 +24,10 @@ log = structlog.get_logger()
 def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tuple[Learner, list[Scored]]:
     """Go over the plan's days; returns the learner after the last and the scored days.
 
-    Days come in order. Each is encoded once, scored by the network as it stands (progressive validation; not the fit
-    days of a fresh run), trained on, and taken into the features' state; then a checkpoint is written in
-    :func:`run_folder`. A run that was interrupted goes on after its last checkpoint and ends with the same bits.
+    Days come in order. Each is encoded once, scored by the network as it stands, calibrated by the days before
+    (progressive validation; not the fit days of a fresh run), trained on, and taken into the features' state; then a
+    checkpoint is written in :func:`run_folder`. A run that was interrupted goes on after its last checkpoint and ends
+    with the same bits.
     """
     folder = run_folder(home, config, plan)
     learner, done = _resume(config, folder, plan) or _begin(config, home, plan)
@@ -36,7 +37,8 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             encoded = learner.encode(day, batch, still_open)
             if _is_scored(config, plan, day):
                 baselines = learner.rates.baselines(encoded.video)
-                scored = score_day(learner.trainer, learner.state, batch, day, encoded, baselines)
+                scored = score_day(learner.trainer, learner.state, batch, day, encoded, baselines, learner.calibration)
+                learner.keep_scored(day, scored.raw, encoded.targets)
                 scored.save(folder / "scored" / f"{day}.npz")
                 progress.scored(scored)
             losses = learner.train(day, encoded, progress.day(day, len(encoded) * config.training.passes))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from data.columns import Strings
 from data.config import Config
+from models.calibration import Predictions
 from training import measure
 from training.baselines import CHAMPION
 from training.bootstrap import Resamples
@@ -27,6 +28,7 @@ _PER_ROW = ("predictions", "slate_predictions", "targets", "user", "slate", "new
 class Scored:
     """The n rows of one day with their predictions of K objectives, natural units, before training on the day.
 
+    Predictions are as they are served: calibrated. ``raw_predictions`` are those of the network where they differ.
     ``slate_predictions`` are with features as of the slate's first row. ``targets`` are NaN where masked; an objective
     with ``given`` is conditional, and so are its targets. ``user`` is a number that differs between users, those that
     no vocabulary knows too, and stays the same from day to day. ``slate`` differs between the day's slates. A
@@ -35,8 +37,8 @@ class Scored:
     """
 
     day: date
-    predictions: NDArray[np.float32]  # [n, K]
-    slate_predictions: NDArray[np.float32]  # [n, K]
+    predictions: Predictions  # [n, K]
+    slate_predictions: Predictions  # [n, K]
     targets: NDArray[np.float32]  # [n, K]
     user: NDArray[np.int64]  # [n]
     slate: NDArray[np.int64]  # [n]
@@ -44,13 +46,14 @@ class Scored:
     new_user: NDArray[np.bool_]  # [n]
     new_video: NDArray[np.bool_]  # [n]
     slices: Mapping[str, Strings]
-    baselines: Mapping[str, NDArray[np.float32]]  # [n, K]
+    baselines: Mapping[str, Predictions]  # [n, K]
     utilisation: NDArray[np.float64]  # [K, E]
-    slate_baselines: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # [n, K]
+    slate_baselines: Mapping[str, Predictions] = field(default_factory=dict)  # [n, K]
+    raw_predictions: NDArray[np.float32] | None = None  # [n, K]
 
     def __post_init__(self) -> None:
         n, k = self.predictions.shape
-        matrices = [self.slate_predictions, self.targets, *self.baselines.values(), *self.slate_baselines.values()]
+        matrices = [self.slate_predictions, self.targets, self.raw, *self.baselines.values(), *self.slate_baselines.values()]
         columns = [getattr(self, name) for name in ("user", "slate", "new_user", "new_video")]
         columns += [*self.slices.values(), *([] if self.is_exploration is None else [self.is_exploration])]
         if any(matrix.shape != (n, k) for matrix in matrices) or any(len(column) != n for column in columns):
@@ -63,12 +66,18 @@ class Scored:
     def __len__(self) -> int:
         return len(self.predictions)
 
+    @property
+    def raw(self) -> Predictions:
+        """The network's own predictions [n, K]."""
+        return self.predictions if self.raw_predictions is None else self.raw_predictions
+
     def save(self, path: Path) -> None:
         """Write one ``.npz`` (arrays only); it appears under its name when it is whole."""
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _PER_ROW}
         arrays["utilisation"] = self.utilisation
-        if self.is_exploration is not None:
-            arrays["is_exploration"] = self.is_exploration
+        for name in ("is_exploration", "raw_predictions"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
         for kind in ("baselines", "slate_baselines"):
             arrays |= {f"{kind}/{name}": array for name, array in getattr(self, kind).items()}
         arrays |= {f"slices/{name}": column.codes for name, column in self.slices.items()}
@@ -94,11 +103,12 @@ class Scored:
                     groups[kind][name] = arrays[key]
             return cls(
                 day=date.fromisoformat(texts["day"]),
-                is_exploration=arrays["is_exploration"] if "is_exploration" in arrays.files else None,
                 slices={name: Strings(groups["slices"][name], values) for name, values in texts["slices"].items()},
                 baselines=groups["baselines"],
                 slate_baselines=groups["slate_baselines"],
                 utilisation=arrays["utilisation"],
+                is_exploration=arrays["is_exploration"] if "is_exploration" in arrays.files else None,
+                raw_predictions=arrays["raw_predictions"] if "raw_predictions" in arrays.files else None,
                 **{name: arrays[name] for name in _PER_ROW},
             )
 
@@ -116,8 +126,9 @@ def evaluate(scored: Sequence[Scored], config: Config) -> dict[str, Any]:
     """Figures of these days, JSON-ready.
 
     ``objectives`` (the whole window), ``by_day`` and ``slices`` map to the figures of :func:`training.measure.figures`,
-    each with its ``baselines``; the window's have their ``calibration`` too. Undefined is null, with a reason under
-    ``undefined``. Intervals are 95%, over ``config.evaluation.bootstrap`` resamples of users, seeded by the
+    each with its ``baselines``, all of calibrated predictions; ``raw`` has ECE, log loss and predicted over actual of the
+    network's own. The window's have their ``calibration``, and ``raw_calibration``, too. Undefined is null, with a
+    reason under ``undefined``. Intervals are 95%, over ``config.evaluation.bootstrap`` resamples of users, seeded by the
     configuration.
     """
     window = _Window(scored, config)
@@ -148,6 +159,8 @@ class _Window:
                 raise ValueError(f"{day.day} was scored on {day.predictions.shape[1]} objectives, the configuration has {k}")
         self.targets = self._join("targets", np.zeros((0, k), np.float32))
         self.predictions = self._join("predictions", np.zeros((0, k), np.float32))
+        self.raw = self._join("raw", np.zeros((0, k), np.float32))
+        self.is_raw = all(day.raw is day.predictions for day in self.days)
         self.slate_predictions = self._join("slate_predictions", np.zeros((0, k), np.float32))
         self.resamples = Resamples(self._join("user", np.zeros(0, np.int64)), config.evaluation.bootstrap, config.seed)
         self.slate = _slates(self.days)
@@ -168,8 +181,9 @@ class _Window:
             self.slate[defined],
             self.resamples.row_user[defined],
         )
+        raw = rows if self.is_raw else replace(rows, predictions=self.raw[defined, k])
         model = measure.measure(kind, rows, self.resamples)
-        result = {"kind": kind, **measure.figures(model, rows), "baselines": {}}
+        result = {"kind": kind, **measure.figures(model, rows), "raw": measure.raw_figures(kind, raw), "baselines": {}}
         for name, (row_time, slate_time) in self.baselines.items():
             theirs = rows.scored_by(row_time[defined, k], slate_time[defined, k])
             has = ~np.isnan(theirs.predictions) & ~np.isnan(theirs.slate_predictions)
@@ -179,6 +193,8 @@ class _Window:
             result["baselines"][name] = measure.comparison(ours, baseline, theirs)
         if with_calibration:
             result["calibration"] = measure.calibration(kind, rows, self.resamples)
+            moved = not np.array_equal(raw.predictions, rows.predictions)
+            result["raw_calibration"] = measure.calibration(kind, raw, self.resamples) if moved else []
         return result
 
     def slices(self) -> dict[str, Any]:
@@ -219,7 +235,7 @@ class _Window:
     def _join(self, name: str, empty: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([empty, *(getattr(day, name) for day in self.days)])
 
-    def _baseline(self, name: str, slate_time: bool) -> NDArray[np.float32]:
+    def _baseline(self, name: str, slate_time: bool) -> Predictions:
         parts = [np.zeros((0, len(self.config.objectives)), np.float32)]
         for day in self.days:
             array = day.baselines.get(name, np.full(day.predictions.shape, np.nan, np.float32))

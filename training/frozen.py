@@ -10,6 +10,7 @@ from data.features.state import Encoded
 from data.home import Home
 from data.log import read_day
 from models.bundle import Bundle
+from models.calibration import Calibration
 from training.days import read_tables
 from training.figures import Scored
 from training.learner import Learner
@@ -45,7 +46,12 @@ class Frozen:
             self._taken.append(earlier)
         day, batch, encoded = self._encode(day, open_labels)
         baselines = self.learner.rates.baselines(encoded.video)
-        return score_day(self.learner.trainer, self.learner.state, batch, day, encoded, baselines)
+        return score_day(self.learner.trainer, self.learner.state, batch, day, encoded, baselines, self.calibration)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The bundle's, as it is served."""
+        return Calibration.load(self.bundle.extra, self.config.objective_names)
 
     @cached_property
     def learner(self) -> Learner:

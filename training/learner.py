@@ -21,11 +21,14 @@ from data.features.tables import Tables
 from data.features.view import View
 from data.objectives import targets
 from models.bundle import Bundle
+from models.calibration import Calibration
 from models.indexes import IndexBuilder
 from models.network import Network
 from models.noise import derive
 from models.step import OnBatch, Trainer
 from training.baselines import PastRates
+from training.calibrate import calibrate
+from training.calibration_rows import ROWS, DayRows, newest
 from training.waiting import Waiting, mask, newly_closed, row_keys
 
 WAITING = "waiting"
@@ -43,7 +46,7 @@ class Replayed:
 @dataclass
 class Learner:
     """Features' state, network and optimizers, baselines' rates, generators' counts; and the rows kept to be trained on
-    again, or further when more of their labels are known."""
+    again, or further when more of their labels are known, or to calibrate predictions by."""
 
     config: Config
     state: FeatureState
@@ -52,6 +55,8 @@ class Learner:
     indexes: IndexBuilder
     replay: list[Replayed] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)  # days with labels still open when they were trained on
+    scored: list[DayRows] = field(default_factory=list)  # predictions of before their rows were trained on
+    _calibration: Calibration | None = field(default=None, repr=False)
 
     @classmethod
     def fresh(cls, config: Config, tables: Tables, fit_days: Sequence[tuple[date, Batch]]) -> "Learner":
@@ -82,6 +87,7 @@ class Learner:
             day = date.fromisoformat(path.name.removeprefix("day="))
             learner.replay.append(Replayed(day, blocks, load_array(path / "targets.npy")))
         learner.waiting = [Waiting.load(path) for path in sorted((folder / WAITING).glob("day=*"))]
+        learner.scored = [DayRows.load(path) for path in sorted((folder / ROWS).glob("day=*"))]
         return learner
 
     def save(self, folder: Path, replay: bool = True) -> None:
@@ -96,6 +102,22 @@ class Learner:
             save_arrays({**arrays, "targets": kept.targets}, folder / "replay" / f"day={kept.day}")
         for waiting in self.waiting:
             waiting.save(folder / WAITING / f"day={waiting.day}")
+        for rows in self.scored:
+            rows.save(folder / ROWS / f"day={rows.day}")
+
+    @property
+    def calibration(self) -> Calibration:
+        """By the rows that have been scored so far."""
+        if self._calibration is None:
+            self._calibration = calibrate(self.scored, self.config)
+        return self._calibration
+
+    def keep_scored(self, day: date, predictions: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
+        """Keep a day's predictions [n, K], made before it is trained on and not calibrated, to calibrate later ones by."""
+        rows = DayRows.of(day, predictions, targets, self.config)
+        waiting = [kept.day for kept in self.waiting]
+        self.scored = newest([*self.scored, rows], self.config.calibration.days, [*waiting, day])
+        self._calibration = None
 
     def encode(self, day: date, batch: Batch, open_labels: frozenset[str] = frozenset()) -> Encoded:
         """Encode a day's rows, the targets of open labels masked.
@@ -128,6 +150,8 @@ class Learner:
         self.trainer.train_epoch(kept.blocks, aligned, order, seed)
         self.rates.add(kept.video, aligned)
         self.waiting[place : place + 1] = [later] if later.open_labels else []
+        self.scored = [rows.closed(aligned) if rows.day == day else rows for rows in self.scored]
+        self._calibration = None
 
     def train(self, day: date, encoded: Encoded, on_batch: OnBatch | None = None) -> NDArray[np.float64]:
         """Train on a day's rows, ``passes`` times, together with the days kept for replay. Returns mean losses [K]."""

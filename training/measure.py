@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.calibration import Predictions
 from training import bootstrap, metrics
 from training.bootstrap import Resamples
 from training.metrics import Floats
@@ -29,8 +30,8 @@ class Rows:
     as of the slate's first row, the row's slate, and its user's index in the resamples."""
 
     targets: NDArray[np.float32]
-    predictions: NDArray[np.float32]
-    slate_predictions: NDArray[np.float32]
+    predictions: Predictions
+    slate_predictions: Predictions
     slate: NDArray[np.int64]
     user: NDArray[np.int64]
 
@@ -40,7 +41,7 @@ class Rows:
     def take(self, rows: NDArray[Any]) -> "Rows":
         return Rows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def scored_by(self, predictions: NDArray[np.float32], slate_predictions: NDArray[np.float32]) -> "Rows":
+    def scored_by(self, predictions: Predictions, slate_predictions: Predictions) -> "Rows":
         """The same rows with other predictions."""
         return replace(self, predictions=predictions, slate_predictions=slate_predictions)
 
@@ -93,6 +94,17 @@ def figures(estimates: Estimates, rows: Rows) -> dict[str, Any]:
         "predicted_mean": _finite(rows.predictions.mean(dtype=np.float64)) if len(rows) else None,
     }
     return result | _values(estimates, result["users"], METRICS)
+
+
+def raw_figures(kind: Kind, rows: Rows) -> dict[str, float | None]:
+    """What calibration is about, of rows with the network's own predictions; None where the figures have no value."""
+    values: dict[str, float | None] = dict.fromkeys(("ece", "log_loss", "predicted_over_actual"))
+    if _why_nothing(rows) is not None:
+        return values
+    if kind == "binary":
+        values |= {"ece": metrics.ece(rows.targets, rows.predictions)}
+        values |= {"log_loss": metrics.log_loss(rows.targets, rows.predictions)}
+    return values | {"predicted_over_actual": metrics.predicted_over_actual(rows.targets, rows.predictions)}
 
 
 def comparison(model: Estimates, baseline: Estimates, rows: Rows) -> dict[str, Any]:
@@ -158,7 +170,7 @@ def _regression(rows: Rows, resamples: Resamples) -> dict[str, Estimate | Ratio]
     }
 
 
-def _auc(rows: Rows, scores: NDArray[np.float32], resamples: Resamples) -> Estimate:
+def _auc(rows: Rows, scores: Predictions, resamples: Resamples) -> Estimate:
     value = metrics.auc(rows.targets, scores)
     if value is None:
         return Estimate(None, reason=_one_class(rows))

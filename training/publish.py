@@ -65,6 +65,7 @@ def write_bundle(folder: Path, learner: Learner, figures: Mapping[str, Any], run
     except tf.errors.OpError as error:  # TensorFlow's writers have errors of their own for a full disk
         raise OSError(error.message) from error
     learner.save(extra, replay=False)
+    learner.calibration.save(extra)
     write_counts(extra, learner)
     (extra / "metrics.json").write_text(json.dumps(figures, indent=1))
     (extra / RUN_FILE).write_text(json.dumps({"key": run}))

@@ -20,6 +20,7 @@ from data.home import Home
 from data.log import list_days, read_day
 from models.bundle import CONFIG, EXTRA, MANIFEST, Bundle
 from models.registry import Registry
+from training.calibration_rows import ROWS
 from training.days import read_tables
 from training.learner import WAITING, Learner
 from training.lock import only_one
@@ -29,8 +30,9 @@ from training.quarantine import Quarantine
 
 log = structlog.get_logger()
 
-REPLACED = ("state", "counts", "catalogue", "generators", WAITING, RUN_FILE)
-"""What of a bundle a refresh makes anew, or leaves out: rows that wait for their labels stay with the trained one."""
+REPLACED = ("state", "counts", "catalogue", "generators", WAITING, ROWS, RUN_FILE)
+"""What of a bundle a refresh makes anew, or leaves out: rows that wait for their labels, and those that calibration was
+fitted on, stay with the trained one."""
 
 
 def refresh(config: Config, home: Home, now: int) -> int | None:

@@ -106,7 +106,8 @@ def _progressive(report: Figures) -> Iterator[tuple[str, Markup | None]]:
 def _calibration(name: str, objective: Figures) -> Markup | None:
     bins = objective.get("calibration") or []
     text = f"{name}: actual against predicted mean in {len(bins)} bins of equal mass; on the diagonal they agree"
-    return charts.calibration(text, bins)
+    raw = objective.get("raw_calibration") or []
+    return charts.calibration(text + (", the line is of predictions as the network made them" if raw else ""), bins, raw)
 
 
 def _forest(name: str, report: Figures) -> Markup | None:

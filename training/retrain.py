@@ -127,7 +127,7 @@ def _learn(config: Config, home: Home, night: Night, console: Console) -> Learnt
         batch = read_day(home, config, night.day)
         encoded = learner.encode(night.day, batch, open_labels(home, config).get(night.day, frozenset()))
         baselines = learner.rates.baselines(encoded.video)
-        scores = score_day(learner.trainer, learner.state, batch, night.day, encoded, baselines)
+        scores = score_day(learner.trainer, learner.state, batch, night.day, encoded, baselines, learner.calibration)
         found.append(Learnt(learner, plan, figures, scores, None))
     if len(found) == 1:
         return found[0]

@@ -10,6 +10,7 @@ from data.columns import Batch, Strings
 from data.config import Config
 from data.features.slates import slate_times
 from data.features.state import Encoded, FeatureState
+from models.calibration import Calibration, Predictions
 from models.step import Trainer
 from training.figures import Scored
 
@@ -21,14 +22,16 @@ def score_day(
     day: date,
     encoded: Encoded,
     baselines: Mapping[str, NDArray[np.float32]],
+    calibration: Calibration,
     slate_baselines: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Scored:
-    """Predictions at each row's own feature time and, for GAUC, as of its slate's first row."""
-    predictions, utilisation = trainer.predict(encoded.blocks)
+    """Calibrated predictions at each row's own feature time and, for GAUC, as of its slate's first row."""
+    raw, utilisation = trainer.predict(encoded.blocks)
+    predictions = calibration.apply(raw)
     return Scored(
         day=day,
         predictions=predictions,
-        slate_predictions=predict_slates(trainer, state, batch, day, encoded, predictions),
+        slate_predictions=predict_slates(trainer, state, batch, day, encoded, predictions, calibration),
         targets=encoded.targets,
         user=encoded.user,
         slate=encoded.slate,
@@ -39,17 +42,25 @@ def score_day(
         baselines=dict(baselines),
         utilisation=utilisation,
         slate_baselines=dict(slate_baselines or {}),
+        raw_predictions=None if predictions is raw else raw,
     )
 
 
 def predict_slates(
-    trainer: Trainer, state: FeatureState, batch: Batch, day: date, encoded: Encoded, predictions: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Predictions with features as of each slate's first row [n, K]; ``predictions`` where that changes nothing."""
+    trainer: Trainer,
+    state: FeatureState,
+    batch: Batch,
+    day: date,
+    encoded: Encoded,
+    predictions: Predictions,
+    calibration: Calibration,
+) -> Predictions:
+    """Calibrated predictions with features as of each slate's first row [n, K]; the row-time ones where that changes
+    nothing."""
     times = slate_times(batch, encoded.slate)
     if np.array_equal(times, encoded.time):
         return predictions
-    return trainer.predict(state.encode(batch, day, times).blocks)[0]
+    return calibration.apply(trainer.predict(state.encode(batch, day, times).blocks)[0])
 
 
 def _sliced_by(config: Config) -> list[str]:

@@ -18,6 +18,7 @@ from data.features.storage import load_array
 from models.bundle import EXTRA, Bundle
 from models.noise import derive
 from models.scorer import Scorer
+from training.calibration_rows import ROWS
 from training.figures import Scored
 from training.gate import Facts
 from training.learner import WAITING
@@ -126,8 +127,8 @@ def _latency(ours: _Served, theirs: _Served | None) -> tuple[float, float | None
 
 
 def _bytes(bundle: Bundle) -> int:
-    """What the bundle weighs without the rows that wait for their labels."""
-    left_out = f"{EXTRA}/{WAITING}/"
+    """What the bundle weighs without the rows that wait for their labels and those that calibration is fitted on."""
+    left_out = (f"{EXTRA}/{WAITING}/", f"{EXTRA}/{ROWS}/")
     return sum(facts.bytes for name, facts in bundle.manifest.files.items() if not name.startswith(left_out))
 
 
