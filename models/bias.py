@@ -116,15 +116,15 @@ class Pal(NoBias):
 
     def __init__(self, tower: "ShallowTower", heads: Heads, binary: Sequence[bool], dropout: float) -> None:
         self.layers, self._tower, self._dropout = (tower,), lambda s: heads.spread(tower(s)), dropout
-        self._binary = heads.spread(tf.constant([list(binary)]))
+        self._binary = lambda: heads.spread(tf.constant([list(binary)]))
 
     def leave(self, raw: tf.Tensor, h: tf.Tensor, shown: Shown) -> tuple[tf.Tensor, "tf.Tensor | float"]:
-        missing = self._tower(shown.missing())
+        missing, binary = self._tower(shown.missing()), self._binary()  # made here: the scorer's graph takes no constants
         if shown.noise is None:
-            return tf.where(self._binary, raw, raw + missing), 0.0
+            return tf.where(binary, raw, raw + missing), 0.0
         says = self._tower(shown.encoded(0.0))
         here = shown.noise.survive([tf.shape(raw)[0], 1], self._dropout)
-        return tf.where(self._binary, logit_of_product(says + SEEN_AT_START, raw), raw + tf.where(here, says, missing)), 0.0
+        return tf.where(binary, logit_of_product(says + SEEN_AT_START, raw), raw + tf.where(here, says, missing)), 0.0
 
 
 class Adversarial(NoBias):
