@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -618,6 +618,72 @@ def tune(
     with logged("tune", home, console, space=str(space)):
         best = run(space, home, trials, console)
     console.print(f"best configuration written to {best}", highlight=False, soft_wrap=True)
+
+
+@app.command("tune-weights")
+def tune_weights(
+    config: ConfigText,
+    days: Annotated[str | None, typer.Option(metavar="FIRST..LAST", help="Default: all in the database.")] = None,
+    settings: Annotated[int, typer.Option(min=2, max=1000, help="Weights to look at.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of the settings: the same one gives the same numbers.")] = 1,
+    requests: Annotated[int, typer.Option(min=1, help="Sampled requests to judge on, at most.")] = 20_000,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Of a slate. Default: as many as half of the slates have.")
+    ] = None,
+    depends: Annotated[
+        Literal["above", "slot"], typer.Option(help="What a slot's outcome may depend on; docs/ranking_weights.md.")
+    ] = "above",
+    explore: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the new slots that explore. Default: as was served.")
+    ] = None,
+    axes: Annotated[str | None, typer.Option(metavar="A,B", help="Two objectives to trade. Default: one a family.")] = None,
+    choose: Annotated[int | None, typer.Option(metavar="NUMBER", help="Write this setting as a weights file.")] = None,
+    maximise: Annotated[str | None, typer.Option(metavar="OBJECTIVE", help="Choose by rule: the most of it,")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="OBJECTIVE=SHARE", help="and no more lost of this one, as like=-0.01.")
+    ] = None,
+    now: NowOption = None,
+) -> None:
+    """What other ranking weights would have brought, from logged requests: a page to choose from, and a weights file."""
+    from training.tune_weights_page import table, write_page
+    from training.tune_weights_run import Wish, tune
+
+    chosen, home = read_config(config), Home.from_environment()
+    if (maximise is not None or keep) if choose is not None else (keep and maximise is None):
+        raise ConfigError("expected --choose NUMBER alone, or --maximise with any --keep")
+    first, comma, second = (axes or "").partition(",")
+    if axes is not None and not (first and second):
+        raise ConfigError(f"expected two objectives as A,B, got {axes!r}")
+    wish = Wish(
+        days=None if days is None else parse_days(days),
+        settings=settings,
+        seed=seed,
+        requests=requests,
+        slots=slots,
+        depends=depends,
+        explore=explore,
+        axes=(first, second) if comma else None,
+        choose=choose,
+        maximise=maximise,
+        keep=dict(parse_share(text) for text in keep or ()),
+    )
+    with logged("tune-weights", home, console, name=chosen.name):
+        figures, path = tune(chosen, home, wish, clock(now))
+        page = home.reports / f"{chosen.name}-weights.html"
+        write_page(figures, page, page.with_suffix(".json"))
+    console.print(table(figures))
+    if path is not None:
+        console.print(f"weights written to {path}", highlight=False, soft_wrap=True)
+    console.print(f"report written to {page}", highlight=False, soft_wrap=True)
+
+
+def parse_share(text: str) -> tuple[str, float]:
+    """``OBJECTIVE=SHARE``."""
+    name, _, share = text.partition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise ConfigError(f"expected OBJECTIVE=SHARE, such as like=-0.01, got {text!r}") from None
 
 
 @app.command()

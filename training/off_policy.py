@@ -28,8 +28,8 @@ P(a in slot s) is exact (training/slot_chances.py). Wrong predictions cost width
 
 **Clipping**: a weight above sqrt(R) times the slot's mean counts as much (Ionides 2008: the bias vanishes as R grows). The
 share of weights clipped and the share of their sum that is cut are reported. **Effective sample size** of a slot:
-(sum w)^2 / sum w^2 before clipping, of the requests or of users' sums, whichever is less; the estimate's is its worst
-slot's. Below 200 there is none.
+(sum w)^2 / sum w^2 before clipping; the estimate's is its worst slot's. Below 200 there is none, nor below 50 of the users'
+sums, which the intervals are made of.
 """
 
 from collections.abc import Sequence
@@ -43,6 +43,7 @@ from training.off_policy_intervals import LeftOut, left_out
 from training.off_policy_weights import Floats, Given, Slates, Target, foreseen, weights
 
 LEAST_EFFECTIVE = 200
+LEAST_USERS = 50
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,27 @@ class Evidence:
     """How much of the log speaks for an estimate, per slot [S]."""
 
     effective: Floats  # effective sample size
-    effective_users: Floats
+    effective_users: Floats  # of the users' sums of weights
     mean_weight: Floats  # 1 but for chance
     clipped: Floats  # share of the weights
     cut: Floats  # share of their sum
 
     @property
     def least(self) -> float:
-        return float(np.minimum(self.effective, self.effective_users).min(initial=np.inf))
+        """The worst slot's effective sample size."""
+        return float(self.effective.min())
+
+    @property
+    def least_users(self) -> float:
+        return float(self.effective_users.min())
+
+    def lacking(self) -> str | None:
+        """Why there can't be an estimate."""
+        if self.least < LEAST_EFFECTIVE:
+            return f"{self.least:,.0f} effective samples, fewer than {LEAST_EFFECTIVE}"
+        if self.least_users < LEAST_USERS:
+            return f"{self.least_users:,.0f} effective users, fewer than {LEAST_USERS}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -105,15 +119,15 @@ class Judge:
         scales = np.divide(slates.outcomes.sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
         return cls(slates, values, values.sum(axis=1), predicted * scales, scales, depends)
 
-    def estimate(self, target: Target, least: float = LEAST_EFFECTIVE) -> Estimate:
+    def estimate(self, target: Target) -> Estimate:
         """The value of a target, or why there is none."""
         slates = self.slates
         raw = np.where(slates.filled, weights(slates, target, self.given), 0.0)
         clipped, evidence = _clip(raw, slates)
         foretold = np.einsum("rsk,sk->rk", foreseen(slates, target, self.values, self.total), self.scales)
         means = foretold.mean(axis=0)
-        if evidence.least < least:
-            return Estimate(means, evidence, reason=f"{evidence.least:.0f} effective samples, fewer than {least:g}")
+        if reason := evidence.lacking():
+            return Estimate(means, evidence, reason=reason)
         of_log = slates.user, slates.filled, clipped
         dr = left_out(*of_log, slates.outcomes - self.predicted, foretold)
         return Estimate(means, evidence, dr, left_out(*of_log, slates.outcomes, np.zeros_like(foretold)))

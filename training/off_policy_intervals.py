@@ -29,6 +29,13 @@ class LeftOut:
         """The difference of two estimates from the same requests: their errors are those of the difference."""
         return LeftOut(self.value - other.value, self.without - other.without)
 
+    def over(self, other: "LeftOut") -> "LeftOut":
+        """The relative difference to an estimate from the same requests; NaN where that is not above 0."""
+        with np.errstate(all="ignore"):
+            value, without = self.value / other.value - 1, self.without / other.without - 1
+        sound = (other.value > 0) & (other.without > 0).all(axis=0)
+        return LeftOut(np.where(sound, value, np.nan), np.where(sound, without, np.nan))
+
     @property
     def error(self) -> Floats:
         """The standard error [K]."""
