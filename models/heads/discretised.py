@@ -50,8 +50,8 @@ class Discretised:
 
 
 def falling(p: tf.Tensor, count: int) -> tf.Tensor:
-    """p [n, M] made to fall from left to right: (the least so far + the greatest yet to come) / 2; unchanged where it does."""
-    upto = tf.constant(np.tril(np.ones((1, count, count), bool)))  # [1, m, j]: j <= m
-    least = tf.reduce_min(tf.where(upto, p[:, None, :], 1.0), 2)
-    greatest = tf.reduce_max(tf.where(tf.transpose(upto, [0, 2, 1]), p[:, None, :], 0.0), 2)
+    """p [n, M] made to fall from left to right: (the least so far + the greatest from there on) / 2, or as it is."""
+    upto = np.tril(np.ones((count, count), bool))  # [m, j]: j <= m
+    least = tf.reduce_min(tf.where(tf.constant(upto[None]), p[:, None, :], 1.0), 2)
+    greatest = tf.reduce_max(tf.where(tf.constant(upto.T[None]), p[:, None, :], 0.0), 2)
     return (least + greatest) / 2
