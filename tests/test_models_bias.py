@@ -221,7 +221,7 @@ def order_found(method: str) -> float:
     ]
     training = {**QUICK, "batch_size": 250, "learning_rate": 0.02, "embedding_learning_rate": 0.02}
     trainer: Trainer = small_trainer(small_config(features, (CLICK,), {**SMALL, "bias": method}, training), VIDEOS + 1)
-    blocks, clicks, worth = pure_position_bias(trainer.network.config, 20_000)
+    blocks, clicks, worth = pure_position_bias(trainer.network.config, 12_000)
     for epoch in range(4):
         trainer.train_epoch(blocks, clicks, np.random.default_rng(epoch).permutation(len(clicks)), epoch)
     videos = {side: block.take(np.zeros(VIDEOS, np.int64)) for side, block in blocks.items()}
