@@ -193,7 +193,7 @@ def table(result: Mapping[str, Any]) -> Table:
         "oracle",
         "closed",
         "trained once",
-        "closed",
+        "of its own gap",
         "the night after",
     ):
         shown.add_column(heading, justify="left" if heading in ("day", "the night after") else "right")
