@@ -46,6 +46,7 @@ from data.features.slates import feature_times
 from data.home import Home
 from data.log import read_day
 from models.bundle import Bundle
+from models.calibration import Calibration
 from models.registry import Registry
 from service.schemas import MAX_HISTORY
 from service.trial import running_server
@@ -138,7 +139,7 @@ def draw(bundle: Bundle, config: Config, home: Home, rows: int, seed: int) -> Sa
     new_user, new_video = encoded.new_user[chosen], encoded.new_video[chosen]
     paired = zip(bundle.config.objectives, learner.state.target_stats, strict=True)
     scale = np.array([s.std if o.kind == "regression" and o.transform != "log" else 1.0 for o, s in paired])
-    offline = np.asarray(predictions, np.float64)
+    offline = np.asarray(Calibration.load(bundle.extra, config.objective_names).apply(predictions), np.float64)
     return Sample(day, batch, feature_times(batch), chosen, offline, scale, new_user, new_video)
 
 

@@ -45,6 +45,7 @@ from data.log import read_day
 from data.simulator.settings import WorldConfig
 from data.simulator.write import simulate
 from models.bundle import Bundle
+from models.calibration import Calibration
 from models.registry import Registry
 from service.trial import running_server
 from watchnext import PRESETS, quiet_tensorflow
@@ -358,12 +359,13 @@ def compare(
     learner = Learner.from_bundle(bundle, bundle.config, read_tables(home, config))
     paired = zip(bundle.config.objectives, learner.state.target_stats, strict=True)
     scale = np.array([s.std if o.kind == "regression" and o.transform != "log" else 1.0 for o, s in paired])
+    calibration = Calibration.load(bundle.extra, bundle.config.objective_names)
     figures: dict[date, dict[str, Any]] = {}
     for day in days:
         batch = read_day(home, bundle.config, day)
         encoded = learner.state.encode(batch, day)
         assert np.array_equal(encoded.time, feature_times(batch))
-        offline = np.asarray(learner.trainer.predict(encoded.blocks)[0], np.float64)
+        offline = np.asarray(calibration.apply(learner.trainer.predict(encoded.blocks)[0]), np.float64)
         keys = zip(batch.strings("request_id").tolist(), batch.strings("video_id").tolist(), strict=True)
         online = np.array([served[str(request), str(video)] for request, video in keys], np.float64)
         figures[day] = {

@@ -50,7 +50,7 @@ def served(slate: Slate) -> Served:
 
 def _items(slate: Slate) -> list[ServedItem]:
     names, shown = slate.query.ranking.objectives, slate.shown
-    predictions = _finite(slate.scores.predictions[shown].ravel().tolist())
+    predictions = _finite(slate.scores.predictions[shown].astype(np.float32).ravel().tolist())  # as they are answered
     scores = _finite(slate.combined.scores[shown].tolist())
     of_slots = zip(shown.tolist(), slate.filled.propensity.tolist(), slate.filled.explored.tolist(), strict=True)
     return [
@@ -69,7 +69,7 @@ def _items(slate: Slate) -> list[ServedItem]:
 
 def _candidates(slate: Slate) -> bytes:
     """Everything that stood for choice, in the order in which it was scored; what isn't finite is null."""
-    predictions = np.ascontiguousarray(slate.scores.predictions.T)
+    predictions = np.ascontiguousarray(slate.scores.predictions.T, np.float32)
     content = {
         "video_ids": list(slate.candidates.video_ids),
         "scores": slate.combined.scores,

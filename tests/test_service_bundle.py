@@ -42,7 +42,8 @@ LAST = sorted(DAYS)[-1]
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, int, np.ndarray]:
-    """A home with a champion trained up to the day before the last, and its predictions for the last day [n, K]."""
+    """A home with a champion trained up to the day before the last, and its calibrated predictions for the last day
+    [n, K]."""
     from training.learner import Learner
     from training.plan import Plan
     from training.publish import publish
@@ -53,9 +54,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, int, np.n
     learner.take_in(first, DAYS[first], learner.state.encode(DAYS[first], first))
     for day in days[:-1]:
         encoded = learner.state.encode(DAYS[day], day)
+        learner.keep_scored(day, learner.trainer.predict(encoded.blocks)[0], encoded.targets)
         learner.train(day, encoded)
         learner.take_in(day, DAYS[day], encoded)
-    predictions, _ = learner.trainer.predict(learner.state.encode(DAYS[LAST], LAST).blocks)
+    raw, _ = learner.trainer.predict(learner.state.encode(DAYS[LAST], LAST).blocks)
+    predictions = learner.calibration.apply(raw)
+    assert [curve.kind for curve in learner.calibration.curves] == ["platt", "ratio", "platt"]
+    assert (np.abs(predictions - raw).max(axis=0) > 0.01).all()
     version = publish(CONFIG, home, Plan((*days[:-1],), None, (), "test"), learner, {})
     Registry(home).promote(CONFIG.name, version)
     return home, version, predictions
@@ -221,7 +226,7 @@ def test_served_from_its_own_state_equals_offline(
     batch = read_day(home, CONFIG, LAST)
     assert_features_vary(batch)
     learner = Learner.from_bundle(Registry(home).open(CONFIG.name, published[1]), CONFIG)
-    offline, _ = learner.trainer.predict(learner.state.encode(batch, LAST).blocks)
+    offline = learner.calibration.apply(learner.trainer.predict(learner.state.encode(batch, LAST).blocks)[0])
     keys = zip(batch.strings("request_id").tolist(), batch.strings("video_id").tolist(), strict=True)
     np.testing.assert_allclose([served[str(r), str(v)] for r, v in keys], offline, rtol=1e-5, atol=1e-5)
 

@@ -104,6 +104,24 @@ def test_values_and_counts_of_the_window_and_its_days() -> None:
     assert counts == [300, 300]
 
 
+def test_raw_figures_stand_beside_those_of_what_is_served() -> None:
+    days = [_day(3), _day(4)]
+    plain = evaluate(days, _config())["objectives"]
+    for objective in plain.values():
+        assert objective["raw"] == {key: objective[key] for key in ("ece", "log_loss", "predicted_over_actual")}
+        assert objective["raw_calibration"] == []
+    served = [replace(d, predictions=d.predictions.astype(float) / 2, raw_predictions=d.predictions) for d in days]
+    halved = evaluate(served, _config())["objectives"]
+    for name, objective in halved.items():
+        assert objective["raw"] == plain[name]["raw"]
+        assert objective["raw_calibration"] == plain[name]["calibration"]
+        half = plain[name]["predicted_over_actual"] / 2
+        assert objective["predicted_over_actual"] == pytest.approx(half)
+        for metric in ("auc", "order_accuracy"):
+            assert objective[metric] == plain[name][metric]
+    assert halved["click"]["ece"] > 3 * halved["click"]["raw"]["ece"]
+
+
 def test_slates_of_one_number_on_two_days_are_two() -> None:
     # pooled, slate 0 would have both classes
     small = {"click": [1.0, 0.0]}
@@ -257,16 +275,27 @@ def test_twice_the_same() -> None:
 def test_save_and_load(tmp_path: Path, exploration: bool) -> None:
     day = _day(3, slate_baselines={"constant": np.ones((300, 2), np.float32)})
     if not exploration:
-        day = replace(day, is_exploration=None)
+        day = replace(day, is_exploration=None, predictions=day.predictions / 3.0, raw_predictions=day.predictions)
     day.save(tmp_path / "deep" / "day.npz")
     back = Scored.load(tmp_path / "deep" / "day.npz")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["day.npz"]
-    for name in ("predictions", "slate_predictions", "targets", "user", "slate", "new_user", "new_video", "utilisation"):
+    for name in (
+        "predictions",
+        "slate_predictions",
+        "targets",
+        "user",
+        "slate",
+        "new_user",
+        "new_video",
+        "utilisation",
+        "raw",
+    ):
         np.testing.assert_array_equal(getattr(back, name), getattr(day, name))
         assert getattr(back, name).dtype == getattr(day, name).dtype
     assert back.day == day.day
     assert back.slices["tab"].tolist() == day.slices["tab"].tolist()
     assert (back.is_exploration is None) == (day.is_exploration is None)
+    assert (back.raw_predictions is None) == (day.raw_predictions is None)
     assert evaluate([back], _config()) == evaluate([day], _config())
 
 

@@ -253,3 +253,7 @@ def test_a_bin_without_a_positive_is_hollow_on_log_axes() -> None:
     assert svg is not None
     assert "predicted (log)" in svg
     assert svg.count("hollow") == 1
+    assert "line raw" not in svg
+    both = charts.calibration("x", bins, [{**b, "predicted": b["predicted"] / 2} for b in bins])
+    assert both is not None
+    assert both.count('<polyline class="line raw"') == 1

@@ -18,10 +18,13 @@ from rich.console import Console
 from data.config import Config
 from data.errors import ConfigError, LogError
 from data.home import Home
+from models.calibration import CALIBRATION_FILE, Calibration
 from models.registry import Registry
 from tests.small_log import batch_of, rows_of, small_config, small_days, small_tables, write_home
 from training.evaluate import evaluate
+from training.frozen import Frozen
 from training.learner import Learner
+from training.metrics import auc
 from training.plan import plan_run
 from training.run import train
 
@@ -60,6 +63,32 @@ def test_days_after_the_fit_days_are_scored_before_they_are_trained_on(trained: 
     assert not list((home.root / "runs").rglob("*.npy"))
 
 
+def test_days_before_calibrate_and_are_published_with_the_bundle(trained: tuple[Home, int]) -> None:
+    home, version = trained
+    bundle = Registry(home).open("small", version)
+    calibration = Calibration.load(bundle.extra, CONFIG.objective_names)
+    assert calibration.days == tuple(str(day) for day in ORDER[1:3])
+    assert {curve.kind for curve in calibration.curves} == {"platt", "ratio"}
+    assert Learner.from_bundle(bundle, CONFIG).calibration == calibration
+    by_day = progressive(home, version)["by_day"]
+    first, second = (by_day[str(day)]["watch"] for day in ORDER[1:3])
+    assert first["predicted_over_actual"] == first["raw"]["predicted_over_actual"]  # there was nothing to calibrate by
+    assert second["predicted_over_actual"] != second["raw"]["predicted_over_actual"]
+
+
+def test_a_bundle_is_judged_by_what_it_serves_and_its_order_is_the_networks(trained: tuple[Home, int]) -> None:
+    model = Frozen(Registry(trained[0]).open("small", trained[1]), CONFIG, trained[0])
+    scored = model.score(ORDER[3], [])
+    calibration = model.calibration
+    np.testing.assert_array_equal(scored.predictions, calibration.apply(scored.raw))
+    assert (scored.predictions != scored.raw).any(axis=0).all()
+    for k in (0, 2):
+        known = ~np.isnan(scored.targets[:, k])
+        assert auc(scored.targets[known, k], scored.predictions[known, k]) == auc(
+            scored.targets[known, k], scored.raw[known, k]
+        )
+
+
 def test_evaluation_names_bundle_days_and_reasons(trained: tuple[Home, int]) -> None:
     home, version = trained
     figures = evaluate(CONFIG, home, ORDER[3], ORDER[4], None, QUIET)
@@ -94,6 +123,8 @@ def test_training_goes_on_from_the_newest_bundle(trained: tuple[Home, int], tmp_
     window = registry.open("small", second).manifest.window
     assert (window.first_day, window.last_day) == (ORDER[0], ORDER[3])
     assert progressive(home, second)["days"] == [str(ORDER[3])]
+    bundle = registry.open("small", second)
+    assert Calibration.load(bundle.extra, CONFIG.objective_names).days == tuple(str(day) for day in ORDER[1:4])
     beside = evaluate(CONFIG, home, ORDER[4], ORDER[4], None, QUIET)["objectives"]["click"]["baselines"]
     assert set(beside) == {"constant", "video_rate", "champion"}
 
@@ -183,7 +214,8 @@ def figures_after(home: Home) -> dict[str, Any]:
     registry = Registry(home)
     assert registry.versions("small") == [registry.champion("small")]
     assert not list(home.registry("small").glob(".tmp*"))
-    return {**progressive(home, registry.versions("small")[0]), "later": later(home)}
+    calibration = (registry.open("small").extra / CALIBRATION_FILE).read_text()
+    return {**progressive(home, registry.versions("small")[0]), "later": later(home), "calibration": calibration}
 
 
 def later(home: Home) -> Any:

@@ -109,6 +109,7 @@ def test_a_day_is_trained_on_label_by_label_as_they_close(tmp_path: Path, monkey
     assert {c["on"]: c["verdict"] for c in checks if c["kind"] == "order"} == {"click": "pass", "like": "undecided"}
     half = learner()
     assert [(kept.day, kept.open_labels) for kept in half.waiting] == [(day(4), {"like"})]
+    assert [int((~np.isnan(rows.targets)).sum()) for rows in half.scored] == [1800, 1800, 1800, 900]
     assert (half.rates._rows - before).tolist() == [900, 0]  # clicks were learnt from, likes were not
     assert not (registry.open("night").extra / "waiting").exists()  # the refreshed one needs them not
 
@@ -119,6 +120,9 @@ def test_a_day_is_trained_on_label_by_label_as_they_close(tmp_path: Path, monkey
     assert (second.status, second.trained) == ("promoted", (day(5),))
     whole = learner()
     assert whole.waiting == []
+    assert [int((~np.isnan(rows.targets)).sum()) for rows in whole.scored] == [1800] * 5
+    np.testing.assert_array_equal(whole.scored[3].predictions, half.scored[3].predictions)  # of before the day was learnt
+    assert [curve.rows for curve in whole.calibration.curves] == [4500, 4500]
     assert (whole.rates._rows - half.rates._rows).tolist() == [900, 1800]
     steps = int(whole.trainer.steps) - int(half.trainer.steps)
     assert steps == 2 * -(-900 // CONFIG.training.batch_size)  # day 5, and the likes of day 4
