@@ -26,7 +26,9 @@ class Conditioned(Trunk):
 
     @property
     def shared(self) -> list[tf.Variable]:
-        return [weight.value for weight in self.trainable_variables]
+        """Its layers; and what z is multiplied by, unless that is a row for each objective."""
+        extra = [matrix for matrices in self.extra for matrix in matrices] if self.settings.metadata else []
+        return [weight.value for weight in (*self.kernels, *self.biases, *extra)]
 
     def build(self, input_shape: tuple[int | None, int]) -> None:
         layers, self.z = self.settings.layers, descriptors(self.settings.metadata, self.names)

@@ -19,7 +19,8 @@ class CrossStitch(Trunk):
 
     @property
     def shared(self) -> list[tf.Variable]:
-        return [*self.networks.weights, *(stitch.value for stitch in self.stitches)]
+        """All but the last mixture, a row of which belongs to each objective."""
+        return [*self.networks.weights, *(stitch.value for stitch in self.stitches[:-1])]
 
     def build(self, input_shape: tuple[int | None, int]) -> None:
         self.networks = Parallel(self, self.count, input_shape[-1], self.settings.layers, "networks")

@@ -84,7 +84,11 @@ def rows_of(x: "tf.Tensor | Split") -> tf.Tensor:
 
 
 def pick(x: "tf.Tensor | Split", places: Sequence[int]) -> "tf.Tensor | Split":
-    """The given places of the first axis, in that order, repeated where named twice."""
+    """The given places of the first axis, in that order, repeated where named twice. (Not a gather: its gradient is
+    sparse, and slow to add up.)"""
     if isinstance(x, Split):
-        return Split(tf.gather(x.fixed, list(places)), tf.gather(x.moving, list(places)))
-    return tf.gather(x, list(places))
+        return Split(pick(x.fixed, places), pick(x.moving, places))
+    if list(places) == list(range(x.shape[0])):
+        return x
+    parts = tf.unstack(x)
+    return tf.stack([parts[place] for place in places])
