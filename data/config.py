@@ -17,6 +17,7 @@ from data.config_model import ModelConfig
 from data.config_training import TrainingConfig
 from data.errors import ConfigError
 from data.frozen import Frozen
+from data.weights import read_weights
 
 Side = Literal["user", "context", "video", "cross", "training_only"]
 """Whose a feature is. ``cross`` depends on user and video together and is computed per candidate; ``training_only``
@@ -280,6 +281,7 @@ class EvaluationConfig(Frozen):
     slices: tuple[str, ...] = ()  # context columns by whose values figures are split
     dead_expert: float = Field(0.01, ge=0, le=1)  # utilisation under which, for every objective, an expert is dead
     collapsed_gate: float = Field(1.5, ge=1)  # effective number of experts under which a gate has collapsed
+    gradient_cosines: bool = False  # between the objectives, on each scored day's first rows before training on them
 
 
 class EventsConfig(Frozen):
@@ -560,7 +562,6 @@ class Config(Frozen):
             if column not in self.log.context:
                 raise ValueError(f"evaluation.slices: {column!r} is not in log.context")
 
-
     @property
     def durations(self) -> frozenset[str]:
         """The number features that are some objective's duration: not above 0, they are unknown."""
@@ -628,9 +629,12 @@ def load_config(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     try:
-        return parse_config(tomllib.loads(text), str(path))
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    if isinstance(values.get("ranking"), str):  # a weights file beside it
+        values["ranking"] = read_weights(path.parent / values["ranking"])
+    return parse_config(values, str(path))
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> Config:
