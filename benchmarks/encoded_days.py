@@ -1,11 +1,6 @@
-"""Days encoded once and kept as arrays, so that many variants of a network are trained on the very same rows.
-
-A simulated world (:func:`world_days`): all days but the last two to train on; of the last two the exploration rows with
-their true click probabilities, and the candidates of sampled requests that were not shown with their true preference.
-"""
+"""Days encoded once and kept as arrays, so that many variants of a network are trained on the very same rows."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -14,13 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from data.config import Config, Side
 from data.features.layout import SIDES, Block, build_layout
 from data.features.targets import TargetStats
-from data.simulator.settings import WorldConfig
-from data.simulator.world import World
 from models.arrays import read_arrays, write_arrays
 from models.network import Network
 from models.noise import derive
@@ -96,32 +88,6 @@ def train(config: Config, encoded: EncodedDays) -> Trainer:
             trainer.train_epoch(day.blocks, day.targets, np.random.default_rng(seed).permutation(len(day.targets)), seed)
     trainer.grow(encoded.sizes)
     return trainer
-
-
-def world_days(config: Config, settings: WorldConfig, seed: int, cache: Path, console: Console) -> EncodedDays:
-    """The days of the world of ``seed``, made once and kept under ``cache``."""
-    from simulator_ranker import TEST_DAYS, exploration, prepare
-
-    config = config.model_copy(update={"seed": seed})
-    folder = cache / f"world-{key(config, settings.model_dump())}-{seed}"
-    if not (folder / "facts.json").exists():
-        world = World(settings, seed)
-        with tempfile.TemporaryDirectory() as place:
-            prepared = prepare(config, world, Path(place), console)
-        rows, truth, request = exploration(world, prepared)
-        test = [day.encoded.blocks for day in prepared.days[-TEST_DAYS:]]
-        shown = {side: stack([blocks[side] for blocks in test]).take(np.flatnonzero(rows)) for side in SIDES}
-        unseen = prepared.unseen
-        judged = {
-            "shown": Judged(shown, {"truth": truth, "request": request}),
-            "unseen": Judged(
-                unseen.blocks,
-                {"request": unseen.request, "preference": unseen.preference, "duration": unseen.duration},
-            ),
-        }
-        days = [TrainingDay(day.encoded.blocks, day.encoded.targets, day.sizes) for day in prepared.days[:-TEST_DAYS]]
-        EncodedDays(days, prepared.state.target_stats, prepared.days[-1].sizes, judged).save(folder)
-    return EncodedDays.load(folder)
 
 
 def key(config: Config, settings: Mapping[str, Any]) -> str:

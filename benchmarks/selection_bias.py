@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from encoded_days import EncodedDays, Floats, Judged, TrainingDay, key, stack, train, world_days
+from encoded_days import EncodedDays, Floats, Judged, TrainingDay, key, stack, train
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
+from simulator_days import unseen_ndcg, world_days
 from simulator_gap import expected_gauc
 
 from data.config import CategoryFeature, Config, load_config
@@ -105,20 +106,9 @@ def judge_world(trainer: Trainer, encoded: EncodedDays) -> dict[str, float]:
     predicted = trainer.predict(unseen.blocks)[0]
     score = predicted[:, names.index("click")] * predicted[:, names.index("watch_time")] / unseen.facts["duration"]
     return {
-        "ndcg": ndcg(score, unseen.facts["preference"], unseen.facts["request"]),
+        "ndcg": unseen_ndcg(score, unseen),
         "gauc": expected_gauc(click, shown.facts["truth"], shown.facts["request"])["gauc"],
     }
-
-
-def ndcg(score: Floats, gain: Floats, request: Floats) -> float:
-    """Mean over requests of DCG / ideal DCG, discount 1 / log2(2 + rank)."""
-    order = np.argsort(request, kind="stable")
-    values = []
-    for rows in np.split(order, np.flatnonzero(np.diff(request[order])) + 1):
-        discount = 1 / np.log2(2 + np.arange(len(rows)))
-        best = np.sort(gain[rows])[::-1] @ discount
-        values.append((gain[rows][np.argsort(-score[rows], kind="stable")] @ discount) / best)
-    return float(np.mean(values))
 
 
 def proxies(config: Config) -> Config:
