@@ -203,7 +203,7 @@ WORLDS: Mapping[str, tuple[World, Given, float | None]] = {
     "a slot depends on those above": (World(users=4_000), "above", None),
     "the same, a small log": (World(users=500), "above", None),
     "the same, judged without exploration": (World(users=4_000), "above", 0.0),
-    "a slot depends on its place alone": (World(users=4_000, slots=6, repeats=0, leaves=0), "slot", None),
+    "a slot depends on its place alone": (World(users=4_000, candidates=10, slots=6, repeats=0, leaves=0), "slot", None),
     "that assumed where it is wrong": (World(users=4_000), "slot", None),
 }
 
