@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 from encoded_days import EncodedDays, Floats, Judged, TrainingDay, key, stack, train
 from rich.console import Console
-from rich.table import Table
 from scipy.stats import t as student
 from simulator_days import unseen_ndcg, world_days
 from simulator_gap import expected_gauc
@@ -169,7 +168,7 @@ def report(folder: Path, console: Console) -> None:
     for data in dict.fromkeys(cell["data"] for cell in cells):
         of = {(c["method"], c["seed"]): c["figures"] for c in cells if c["data"] == data}
         results[data] = {metric: compare(of, metric) for metric in next(iter(of.values()))}
-        console.print(table(data, results[data]))
+        console.print(table(data, results[data]), soft_wrap=True, markup=False)
         for metric, methods in results[data].items():
             rows.append(ForestRow(f"{data}: {metric}", heading=True))
             rows += [ForestRow(m, f["difference"], f["interval"]) for m, f in methods.items() if f["interval"]]
@@ -205,18 +204,21 @@ def t_interval(differences: Floats) -> Sequence[float] | None:
     return [float(differences.mean()) - half, float(differences.mean()) + half]
 
 
-def table(data: str, results: Mapping[str, Mapping[str, Any]]) -> Table:
-    shown = Table("method", *results, title=f"{data}: mean, and difference to the shallow tower")
-    for method in METHODS:
-        cells = []
-        for methods in results.values():
-            f = methods.get(method)
-            text = "" if f is None else f"{f['mean']:.4f} ({len(f['seeds'])})"
-            if f is not None and f["interval"]:
-                text += f" {f['difference']:+.4f} [{f['interval'][0]:+.4f}, {f['interval'][1]:+.4f}]"
-            cells.append(text)
-        shown.add_row(method, *cells)
-    return shown
+def table(data: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A Markdown table: the baseline's mean, then each method's difference to it with its interval."""
+    others = [method for method in METHODS if method != BASELINE]
+    lines = [" | ".join([f"| {data}", "seeds", BASELINE, *others, ""]), "|" + "--|" * (len(others) + 3)]
+    for metric, methods in results.items():
+        cells = [metric]
+        cells += (
+            [str(len(methods[BASELINE]["seeds"])), f"{methods[BASELINE]['mean']:.4f}"] if BASELINE in methods else ["", ""]
+        )
+        for method in others:
+            f = methods.get(method, {})
+            low, high = f.get("interval") or (np.nan, np.nan)
+            cells.append(f"{f['difference']:+.4f} [{low:+.4f}, {high:+.4f}]" if f else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
