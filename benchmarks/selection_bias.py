@@ -209,10 +209,8 @@ def table(data: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     others = [method for method in METHODS if method != BASELINE]
     lines = [" | ".join([f"| {data}", "seeds", BASELINE, *others, ""]), "|" + "--|" * (len(others) + 3)]
     for metric, methods in results.items():
-        cells = [metric]
-        cells += (
-            [str(len(methods[BASELINE]["seeds"])), f"{methods[BASELINE]['mean']:.4f}"] if BASELINE in methods else ["", ""]
-        )
+        base = methods.get(BASELINE)
+        cells = [metric, str(len(base["seeds"])), f"{base['mean']:.4f}"] if base else [metric, "", ""]
         for method in others:
             f = methods.get(method, {})
             low, high = f.get("interval") or (np.nan, np.nan)
