@@ -32,7 +32,7 @@ def batches(
     batch_size: int,
     seed: int,
 ) -> Iterator[Draw]:
-    """The batches of a pass over the rows of ``order``: a pure function of the arguments, the same number of rows either way.
+    """The batches of a pass over the rows of ``order``: a pure function of the arguments, as many rows either way.
 
     Jointly, the rows in that order. By tasks, the lecture's procedure: for each batch a mini-batch of objectives, drawn
     with the probabilities of :func:`probabilities`, and for each of these a mini-batch of its own labelled rows, an equal

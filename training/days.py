@@ -2,16 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 from rich.console import Console
 
 from data.config import Config
+from data.features.layout import Block
+from data.features.state import Encoded
 from data.features.tables import EntityTable, Tables
 from data.home import Home
 from data.log import read_day, read_table
+from models.step import Trainer
 from training.figures import Scored
 from training.learner import Learner, write_whole
 from training.plan import Plan
@@ -20,12 +26,15 @@ from training.score import score_day
 
 log = structlog.get_logger()
 
+COSINE_ROWS = 4096
+
 
 def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tuple[Learner, list[Scored]]:
     """Go over the plan's days; returns the learner after the last and the scored days.
 
     Days come in order. Each is encoded once, scored by the network as it stands, calibrated by the days before
-    (progressive validation; not the fit days of a fresh run), trained on, and taken into the features' state; then a
+    (progressive validation; not the fit days of a fresh run), the objectives' gradients compared where
+    ``evaluation.gradient_cosines`` asks for it, trained on, and taken into the features' state; then a
     checkpoint is written in :func:`run_folder`. A run that was interrupted goes on after its last checkpoint and ends
     with the same bits.
     """
@@ -38,6 +47,8 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             if _is_scored(config, plan, day):
                 baselines = learner.rates.baselines(encoded.video)
                 scored = score_day(learner.trainer, learner.state, batch, day, encoded, baselines, learner.calibration)
+                if config.evaluation.gradient_cosines:
+                    scored = replace(scored, gradient_cosines=first_cosines(learner.trainer, encoded))
                 learner.keep_scored(day, scored.raw, encoded.targets)
                 scored.save(folder / "scored" / f"{day}.npz")
                 progress.scored(scored)
@@ -48,6 +59,12 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             _checkpoint(folder, learner, done)
             log.info("day_trained", day=str(day), rows=len(encoded), losses=losses.tolist())
     return learner, [Scored.load(path) for path in sorted((folder / "scored").glob("*.npz"))]
+
+
+def first_cosines(trainer: Trainer, encoded: Encoded) -> NDArray[np.float64]:
+    """The cosines [K, K] between the objectives' gradients on a day's first rows."""
+    blocks = {side: Block(block.ints[:COSINE_ROWS], block.floats[:COSINE_ROWS]) for side, block in encoded.blocks.items()}
+    return trainer.gradient_cosines(blocks, encoded.targets[:COSINE_ROWS])
 
 
 def run_folder(home: Home, config: Config, plan: Plan) -> Path:

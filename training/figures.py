@@ -1,6 +1,7 @@
 """What a bundle's predictions of some days are worth: the :class:`Scored` rows of a day, and :func:`evaluate`."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,7 @@ class Scored:
     utilisation: NDArray[np.float64]  # [K, E]
     slate_baselines: Mapping[str, Predictions] = field(default_factory=dict)  # [n, K]
     raw_predictions: NDArray[np.float32] | None = None  # [n, K]
+    gradient_cosines: NDArray[np.float64] | None = None  # [K, K]: see Trainer.gradient_cosines; None where not asked for
 
     def __post_init__(self) -> None:
         n, k = self.predictions.shape
@@ -75,7 +77,7 @@ class Scored:
         """Write one ``.npz`` (arrays only); it appears under its name when it is whole."""
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _PER_ROW}
         arrays["utilisation"] = self.utilisation
-        for name in ("is_exploration", "raw_predictions"):
+        for name in ("is_exploration", "raw_predictions", "gradient_cosines"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
         for kind in ("baselines", "slate_baselines"):
@@ -109,6 +111,7 @@ class Scored:
                 utilisation=arrays["utilisation"],
                 is_exploration=arrays["is_exploration"] if "is_exploration" in arrays.files else None,
                 raw_predictions=arrays["raw_predictions"] if "raw_predictions" in arrays.files else None,
+                gradient_cosines=arrays["gradient_cosines"] if "gradient_cosines" in arrays.files else None,
                 **{name: arrays[name] for name in _PER_ROW},
             )
 
@@ -142,7 +145,16 @@ def evaluate(scored: Sequence[Scored], config: Config) -> dict[str, Any]:
         "by_day": {day.day.isoformat(): window.objectives(window.day_of_row == i) for i, day in enumerate(window.days)},
         "slices": window.slices(),
         "gates": window.gates(),
+        **_gradient_cosines(window.days),
     }
+
+
+def _gradient_cosines(days: Sequence[Scored]) -> dict[str, Any]:
+    """By day the matrix [K, K], its rows and columns the objectives in their order, null where undefined; nothing where no
+    day has one."""
+    known = {day.day.isoformat(): day.gradient_cosines.tolist() for day in days if day.gradient_cosines is not None}
+    by_day = {day: [[None if math.isnan(x) else x for x in row] for row in matrix] for day, matrix in known.items()}
+    return {"gradient_cosines": by_day} if by_day else {}
 
 
 class _Window:

@@ -5,8 +5,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from operator import attrgetter
 
 import numpy as np
+import structlog
 
 from data.config import Config
 from data.errors import ConfigError, LogError
@@ -16,6 +18,8 @@ from models.bundle import Bundle
 from models.registry import Registry
 from training.learner import WAITING
 from training.waiting import OpenLabels, Waiting, closes_before, open_labels
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -136,14 +140,19 @@ def trained(registry: Registry, bundle: Bundle) -> Bundle:
 
 
 def can_go_on(bundle: Bundle, config: Config) -> bool:
-    """Whether a network of this configuration can go on learning from the bundle's state."""
-    return _fitting(bundle.config) == _fitting(config)
+    """Whether a network of this configuration can go on learning from the bundle's state; if not, the log says why."""
+    changed = differences(bundle.config, config)
+    if changed:
+        reason = f"bundle {bundle.version} was made with other {', '.join(changed)}: learning starts anew"
+        log.warning("cannot_go_on", bundle=bundle.version, reason=reason)
+    return not changed
 
 
-def _fitting(config: Config) -> str:
-    """What must be equal for one network to go on learning from the other's state."""
-    keep = {"dataset", "timezone", "log", "labels", "features", "objectives", "model", "users", "videos"}
-    return json.dumps(config.model_dump(mode="json", include=keep), sort_keys=True)
+def differences(one: Config, other: Config) -> list[str]:
+    """The keys that must be equal for one network to go on learning from the other's state, and are not."""
+    keys = ["dataset", "timezone", "log", "labels", "features", "objectives", "users", "videos", "training.balancing.kind"]
+    keys += [f"model.{name}" for name in type(one.model).model_fields]
+    return [key for key in keys if attrgetter(key)(one) != attrgetter(key)(other)]
 
 
 def _check_classes(config: Config, home: Home, days: Sequence[date]) -> None:
