@@ -133,6 +133,8 @@ def test_restoration_by_hand() -> None:
 def test_probabilities_are_made_to_fall() -> None:
     falls = falling(tf.constant([[0.9, 0.2, 0.4], [0.8, 0.5, 0.1]]), 3)
     np.testing.assert_allclose(falls, [[0.9, 0.3, 0.3], [0.8, 0.5, 0.1]], rtol=1e-6)
+    five = falling(tf.constant([[0.1, 0.9, 0.3, 0.5, 0.4]]), 5)  # least: 0.1; greatest: 0.9, 0.9, 0.5, 0.5, 0.4
+    np.testing.assert_allclose(five, [[0.5, 0.5, 0.3, 0.3, 0.25]], rtol=1e-6)
     natural = head_of(BINS, THRESHOLDS).to_natural(tf.constant([[logit(0.25), logit(0.75)]]), None)
     np.testing.assert_allclose(natural, [0.5 * 5 + 0.5 * 25], rtol=1e-6)
 

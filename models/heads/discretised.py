@@ -51,7 +51,9 @@ class Discretised:
 
 def falling(p: tf.Tensor, count: int) -> tf.Tensor:
     """p [n, M] made to fall from left to right: (the least so far + the greatest from there on) / 2, or as it is."""
-    upto = np.tril(np.ones((count, count), bool))  # [m, j]: j <= m
-    least = tf.reduce_min(tf.where(tf.constant(upto[None]), p[:, None, :], 1.0), 2)
-    greatest = tf.reduce_max(tf.where(tf.constant(upto.T[None]), p[:, None, :], 0.0), 2)
+    least, greatest, step = p, p, 1
+    while step < count:  # after which each has met 2 * step neighbours
+        least = tf.minimum(least, tf.pad(least[:, :-step], [[0, 0], [step, 0]], constant_values=1.0))
+        greatest = tf.maximum(greatest, tf.pad(greatest[:, step:], [[0, 0], [0, step]], constant_values=0.0))
+        step *= 2
     return (least + greatest) / 2
