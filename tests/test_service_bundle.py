@@ -59,7 +59,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, int, np.n
         learner.take_in(day, DAYS[day], encoded)
     raw, _ = learner.trainer.predict(learner.state.encode(DAYS[LAST], LAST).blocks)
     predictions = learner.calibration.apply(raw)
-    assert [curve.kind for curve in learner.calibration.curves] == ["platt", "ratio", "platt"]
+    assert [curve.kind for curve in learner.calibration.curves] == ["platt", "ratio", "ratio"]
     assert (np.abs(predictions - raw).max(axis=0) > 0.01).all()
     version = publish(CONFIG, home, Plan((*days[:-1],), None, (), "test"), learner, {})
     Registry(home).promote(CONFIG.name, version)

@@ -159,7 +159,7 @@ def _auto(rows: Rows, simple: Fit) -> Curve:
     gain = _losses(simple(earlier, ""), held) - _losses(other, held)
     mean, error = float(gain.mean()), float(gain.std() / np.sqrt(len(gain)))
     day = date.fromordinal(last)
-    says = f"on {day} isotonic's loss is {mean:.2g} lower, standard error {error:.2g}"
+    says = f"on {day} isotonic's loss differs by {-mean:+.2g}, standard error {error:.2g}"
     chosen = isotonic(rows, says) if mean > ERRORS * error else None
     return chosen or simple(rows, says)
 
