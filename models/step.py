@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -23,9 +23,22 @@ from models.network import Network
 from models.noise import Noise
 from models.optimizer import Optimizers
 from models.sampling import batches
+from models.trunks.gates import row_entropy
 
 FORMAT = 1
 PREDICT_ROWS = 4096
+
+
+class Predicted(NamedTuple):
+    """Predictions [n, K] in natural units; mean gate weights [K, E]; the rows' mean gate entropy [K], in nats (both NaN
+    where n is 0); which of the experts' last units were above 0 for some row [E, H] ([0, 0] where they are no ReLUs)."""
+
+    predictions: NDArray[np.float32]
+    utilisation: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    live: NDArray[np.bool_]
+
+
 OnBatch = Callable[[int, NDArray[np.float32]], None]
 
 
@@ -116,9 +129,11 @@ class Trainer:
         place = {id(variable): gradient for variable, gradient in zip([*shared, *own], found, strict=True)}
         return [place[id(variable)] for variable in variables]
 
-    def _predict(self, blocks: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def _predict(self, blocks: Any) -> tuple[tf.Tensor, ...]:
         outputs = self.network.forward(blocks)
-        return self.network.to_natural(outputs.raw, blocks), tf.reduce_sum(outputs.gates, 0)
+        units = tf.zeros([0, 1, 0]) if outputs.units is None else outputs.units
+        sums = tf.reduce_sum(outputs.gates, 0), tf.reduce_sum(row_entropy(outputs.gates), 0)
+        return self.network.to_natural(outputs.raw, blocks), *sums, tf.reduce_any(units > 0, 1)
 
     def train_epoch(
         self,
@@ -156,15 +171,27 @@ class Trainer:
 
         The training-only side is missing, whatever it holds; where weights are averaged, the averages predict.
         """
-        n = len(next(iter(blocks.values())))
-        found, gates = [], np.zeros((len(self.network.config.objectives), self.network.trunk.experts))
+        return self.predict_with_gates(blocks)[:2]
+
+    def predict_with_gates(self, blocks: Mapping[Side, Block]) -> Predicted:
+        """The same, with what else the rows say of the gates."""
+        n, count = len(next(iter(blocks.values()))), len(self.network.config.objectives)
+        found, gates, entropy = (
+            [np.zeros((0, count), np.float32)],
+            np.zeros((count, self.network.trunk.experts)),
+            np.zeros(count),
+        )
+        live = np.zeros((0, 0), bool)
         with self.averaged():
             for start in range(0, n, PREDICT_ROWS):
-                predictions, total = self._score(_slice(blocks, slice(start, start + PREDICT_ROWS)))
+                predictions, *sums, units = self._score(_slice(blocks, slice(start, start + PREDICT_ROWS)))
                 found.append(predictions.numpy())
-                gates += total.numpy()
-        empty = np.zeros((0, len(gates)), np.float32)
-        return np.concatenate([empty, *found]), gates / n if n else np.full(gates.shape, np.nan)
+                gates += sums[0].numpy()
+                entropy += sums[1].numpy()
+                live = units.numpy() | live if live.size else units.numpy()
+        if not n:
+            return Predicted(found[0], np.full(gates.shape, np.nan), np.full(count, np.nan), live)
+        return Predicted(np.concatenate(found), gates / n, entropy / n, live)
 
     def gradient_cosines(self, blocks: Mapping[Side, Block], targets: NDArray[np.float32]) -> NDArray[np.float64]:
         """Cosines [K, K] between the gradients of the objectives' mean losses on these rows, over all that they share as

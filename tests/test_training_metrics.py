@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from training import metrics
-from training.gates import effective_experts, gate_figures, gate_health
+from training.gates import effective_experts, gate_figures, gate_health, row_figures
 from training.pairs import order_accuracy, row_pairs, slate_order
 
 
@@ -183,6 +183,33 @@ def test_a_gate_collapses_below_one_and_a_half_effective_experts() -> None:
     assert figures["collapsed_gates"] == ["click"]
     assert figures["polarized"] is True
     assert figures["effective_experts"]["like"] == pytest.approx(2)
+
+
+def test_a_gate_with_experts_of_its_own_is_judged_by_what_it_can_choose() -> None:
+    """Expert 0 is the first objective's own, 1 the second's, 2 is shared."""
+    use = np.array([[0.9, 0, 0.1], [0, 1, 0]])
+    assert gate_health(use, 0.01, 1.5, ((0, 2), (1,))).collapsed == (0,)  # the second has no choice
+    assert gate_health(use, 0.01, 1.5, ((0, 2), (1, 2))).collapsed == (0, 1)
+    assert gate_health(np.array([[0.4, 0, 0.6], [0, 0.001, 0.999]]), 0.01, 1.5, ((0, 2), (1, 2))).dead == (1,)
+    lone = gate_figures(np.eye(2), ("a", "b"), 0.01, 1.5, ((0,), (1,)))
+    assert lone["polarized"] is None
+    assert "no choice" in lone["undefined"]["polarized"]
+
+
+def test_entropy_and_dead_units_of_the_rows_by_hand() -> None:
+    units = {"d1": (30, np.array([[True, False], [True, True]])), "d2": (10, np.array([[False, False], [True, False]]))}
+    figures = row_figures(np.array([0.5, 1.0]), units, ("a", "b"), 2)
+    assert figures["gate_entropy"] == {"a": 0.5, "b": 1.0}
+    assert figures["dead_unit_share_by_day"] == {"d1": 0.25, "d2": 0.75}
+    assert figures["dead_unit_share"] == pytest.approx((30 * 0.25 + 10 * 0.75) / 40)
+    assert figures["undefined"] == {}
+    swish = row_figures(np.array([0.5, 1.0]), {"d1": (30, np.zeros((0, 0), bool))}, ("a", "b"), 2)
+    assert (swish["dead_unit_share"], swish["gate_entropy"]["a"]) == (None, 0.5)
+    assert "no ReLU" in swish["undefined"]["dead_unit_share"]
+    for experts, reason in ((0, "no experts"), (2, "no rows")):
+        nothing = row_figures(None, {}, ("a", "b"), experts)
+        assert [nothing[key] for key in ("gate_entropy", "dead_unit_share")] == [None, None]
+        assert all(reason in text for text in nothing["undefined"].values())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from models.calibration import Predictions
 from training import measure
 from training.baselines import CHAMPION
 from training.bootstrap import Resamples
-from training.gates import gate_figures
+from training.gates import gate_figures, places_of, row_figures
 from training.measure import Rows
 
 SLICE_VALUES = 10  # of a slice column: the most frequent ones, the rest together
@@ -51,6 +51,8 @@ class Scored:
     utilisation: NDArray[np.float64]  # [K, E]
     slate_baselines: Mapping[str, Predictions] = field(default_factory=dict)  # [n, K]
     raw_predictions: NDArray[np.float32] | None = None  # [n, K]
+    gate_entropy: NDArray[np.float64] | None = None  # [K]: the rows' mean, in nats
+    live_units: NDArray[np.bool_] | None = None  # [E, H]: above 0 for some row; without ReLU units [0, 0]
     gradient_cosines: NDArray[np.float64] | None = None  # [K, K]: see Trainer.gradient_cosines; None where not asked for
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class Scored:
         """Write one ``.npz`` (arrays only); it appears under its name when it is whole."""
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _PER_ROW}
         arrays["utilisation"] = self.utilisation
-        for name in ("is_exploration", "raw_predictions", "gradient_cosines"):
+        for name in ("is_exploration", "raw_predictions", "gradient_cosines", "gate_entropy", "live_units"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
         for kind in ("baselines", "slate_baselines"):
@@ -112,6 +114,8 @@ class Scored:
                 is_exploration=arrays["is_exploration"] if "is_exploration" in arrays.files else None,
                 raw_predictions=arrays["raw_predictions"] if "raw_predictions" in arrays.files else None,
                 gradient_cosines=arrays["gradient_cosines"] if "gradient_cosines" in arrays.files else None,
+                gate_entropy=arrays["gate_entropy"] if "gate_entropy" in arrays.files else None,
+                live_units=arrays["live_units"] if "live_units" in arrays.files else None,
                 **{name: arrays[name] for name in _PER_ROW},
             )
 
@@ -241,8 +245,13 @@ class _Window:
         filled = [day for day in self.days if len(day)]
         if filled:
             use = np.average([day.utilisation for day in filled], axis=0, weights=[len(day) for day in filled])
-        settings = self.config.evaluation
-        return gate_figures(use, self.config.objective_names, settings.dead_expert, settings.collapsed_gate)
+        settings, names = self.config.evaluation, self.config.objective_names
+        known = gate_figures(use, names, settings.dead_expert, settings.collapsed_gate, places_of(self.config))
+        asked = [day for day in filled if day.gate_entropy is not None]
+        entropy = np.average([d.gate_entropy for d in asked], axis=0, weights=[len(d) for d in asked]) if asked else None
+        live = {str(d.day): (len(d), d.live_units) for d in filled if d.live_units is not None}
+        rows = row_figures(entropy, live, names, use.shape[1])
+        return {**known, **rows, "undefined": {**known["undefined"], **rows["undefined"]}}
 
     def _join(self, name: str, empty: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([empty, *(getattr(day, name) for day in self.days)])

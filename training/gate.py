@@ -10,7 +10,7 @@ from data.config import Config
 from data.errors import ConfigError
 from training.baselines import CHAMPION
 from training.figures import Scored, beside, evaluate
-from training.gates import gate_figures
+from training.gates import gate_figures, places_of
 
 Verdict = Literal["pass", "fail", "undecided", "warn"]
 Figures = Mapping[str, Any]
@@ -197,7 +197,8 @@ def _gates(gates: Figures, before: Figures | None, config: Config) -> Check:
 def _gate_figures(scored: Sequence[Scored], config: Config) -> Figures:
     utilisation = np.average([day.utilisation for day in scored], axis=0, weights=[max(len(day), 1) for day in scored])
     settings = config.evaluation
-    return gate_figures(utilisation, config.objective_names, settings.dead_expert, settings.collapsed_gate)
+    names, thresholds = config.objective_names, (settings.dead_expert, settings.collapsed_gate)
+    return gate_figures(utilisation, names, *thresholds, places_of(config))
 
 
 def _measured(facts: Facts, config: Config) -> Iterator[Check]:

@@ -13,6 +13,7 @@ from data.features.request import RequestEncoder
 from data.features.storage import save_arrays
 from data.home import Home
 from models.bundle import EXTRA
+from models.cost import cost_figures
 from models.export import export_saved_model, export_scorer
 from models.registry import Registry
 from models.scorer import SCORER_FILE
@@ -62,6 +63,7 @@ def write_bundle(folder: Path, learner: Learner, figures: Mapping[str, Any], run
         with learner.trainer.averaged() as network:
             export_saved_model(network, folder)
             export_scorer(network, extra / SCORER_FILE)
+            figures = {**figures, "cost": cost_figures(network)}
     except tf.errors.OpError as error:  # TensorFlow's writers have errors of their own for a full disk
         raise OSError(error.message) from error
     learner.save(extra, replay=False)

@@ -26,7 +26,7 @@ def score_day(
     slate_baselines: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Scored:
     """Calibrated predictions at each row's own feature time and, for GAUC, as of its slate's first row."""
-    raw, utilisation = trainer.predict(encoded.blocks)
+    raw, utilisation, entropy, live = trainer.predict_with_gates(encoded.blocks)
     predictions = calibration.apply(raw)
     return Scored(
         day=day,
@@ -43,6 +43,8 @@ def score_day(
         utilisation=utilisation,
         slate_baselines=dict(slate_baselines or {}),
         raw_predictions=None if predictions is raw else raw,
+        gate_entropy=entropy,
+        live_units=live,
     )
 
 
