@@ -14,9 +14,11 @@ from data.features.request import RequestEncoder
 from data.features.state import FeatureState
 from data.features.storage import load_array
 from data.home import Home
+from models.calibration import CALIBRATION_FILE
 from models.registry import Registry
 from models.scorer import Scorer
 from tests.night_log import NOW, QUIET, add_days, day, night_config, night_day, tenth, with_columns
+from training.calibration_rows import ROWS
 from training.evaluate import evaluate
 from training.quarantine import JudgedDay, Quarantine
 from training.refresh import _settled, refresh
@@ -87,6 +89,10 @@ def test_a_refreshed_bundle_is_evaluated_as_the_trained_one(refreshed: tuple[Hom
     figures = [evaluate(CONFIG, home, day(3), day(3), v, QUIET) for v in (first, version)]
     assert figures[0]["objectives"] == figures[1]["objectives"]
     assert figures[1]["bundle"] == version
+    trained, after = (Registry(home).open("night", v).extra for v in (first, version))
+    assert (trained / CALIBRATION_FILE).read_text() == (after / CALIBRATION_FILE).read_text()
+    assert [path.name for path in sorted((trained / ROWS).iterdir())] == [f"day={day(n)}" for n in (1, 2)]
+    assert not (after / ROWS).exists()
 
 
 def test_days_in_quarantine_are_passed_over(refreshed: tuple[Home, int, int]) -> None:
