@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--train", nargs=2, type=date.fromisoformat, default=TRAINED, metavar=("FIRST", "LAST"))
     parser.add_argument("--judge", nargs=2, type=date.fromisoformat, default=JUDGED, metavar=("FIRST", "LAST"))
     options = parser.parse_args()
-    config, home, console = load_config(options.config), Home.from_environment(), Console()
+    config, home, console = load_config(options.config), Home.from_environment(), Console(width=120)
     config = config.model_copy(update={"name": f"calibration_{config.name}", "seed": options.seed})
     began = time.perf_counter()
     version = train(config, home, *options.train, True, console)
