@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from data.config import Config, parse_config
 from data.features.state import Encoded
+from models.cost import flops_per_example, num_parameters
 from models.indexes import IndexBuilder
 from models.noise import derive
 from models.step import Trainer
@@ -26,10 +27,9 @@ from training import measure
 from training.baselines import PastRates
 from training.bootstrap import Resamples
 from training.compare_features import EncodedDays
-from training.compare_match import dense_parameters
 from training.gates import gate_figures
 from training.learner import Learner, new_trainer
-from training.measure import Rows
+from training.measure import Kind, Rows
 from training.report import write_text
 
 FORMAT = 1
@@ -119,7 +119,8 @@ def run_cell(folder: Path, alone: bool = False) -> None:
         learner.trainer.grow(encoded.sizes[day])
     at_row, at_slate = np.concatenate(predictions), np.concatenate(slate_predictions)
     judged = Judged.of(EncodedDays.open(spec.rows), spec.report, spec.config.objective_names)
-    objectives, samples = judge(spec, judged, at_row, at_slate)
+    kinds = {objective.name: objective.kind for objective in spec.config.objectives}
+    objectives, samples = judge_rows(kinds, judged, at_row, at_slate, spec.bootstrap)
     _save_arrays(folder / "samples.npz", samples)
     same = {} if np.array_equal(at_row, at_slate) else {"slate_predictions": at_slate}
     _save_arrays(folder / "predictions.npz", {"predictions": at_row, **same})
@@ -141,29 +142,35 @@ def new_learner(spec: Spec, encoded: EncodedDays) -> Learner:
     return Learner(spec.config, state, new_trainer(state), PastRates(count), IndexBuilder(spec.whole))
 
 
-def judge(spec: Spec, rows: Judged, at_row: Floats, at_slate: Floats) -> tuple[Figures, Mapping[str, NDArray[Any]]]:
-    """Figures of each objective, and the samples [R] of its metrics under the comparison's resamples of users."""
-    resamples = Resamples(rows.user, spec.bootstrap, seed=1)  # one seed for all cells: differences are paired
+def judge_rows(
+    kinds: Mapping[str, Kind], rows: Judged, at_row: Floats, at_slate: Floats, bootstrap: int
+) -> tuple[Figures, Mapping[str, NDArray[Any]]]:
+    """Figures of each objective, and the samples [R] of its metrics under the comparison's resamples of users.
+
+    Args:
+        kinds: each objective's, in the order of the columns.
+    """
+    resamples = Resamples(rows.user, bootstrap, seed=1)  # one seed for all cells: differences are paired
     figures: Figures = {}
     samples: dict[str, NDArray[Any]] = {}
-    for k, objective in enumerate(spec.config.objectives):
+    for k, (name, kind) in enumerate(kinds.items()):
         known = np.flatnonzero(~np.isnan(rows.targets[:, k]))
         own = Rows(
             rows.targets[known, k], at_row[known, k], at_slate[known, k], rows.slate[known], resamples.row_user[known]
         )
-        found = measure.measure(objective.kind, own, resamples)
-        figures[objective.name] = {"kind": objective.kind, **measure.figures(found, own)}
+        found = measure.measure(kind, own, resamples)
+        figures[name] = {"kind": kind, **measure.figures(found, own)}
         for metric in measure.COMPARED:
             drawn = found[metric].samples
             if drawn is not None:
-                samples[f"{objective.name}/{metric}"] = drawn
+                samples[f"{name}/{metric}"] = drawn
     return figures, samples
 
 
 def gradient_cosines(learner: Learner, day: date, rows: Encoded) -> list[list[float | None]] | None:
     """The cosines [K, K] between the objectives' gradients on some of a day's rows, after it was trained on. None where
     there is one objective."""
-    if rows.targets.shape[1] < 2 or not hasattr(learner.trainer, "gradient_cosines"):
+    if rows.targets.shape[1] < 2:
         return None
     rng = np.random.default_rng(derive(learner.config.seed, "cosines", day.toordinal()))
     some = np.sort(rng.permutation(len(rows))[:COSINE_ROWS])
@@ -190,27 +197,18 @@ class _Cost:
 
     def figures(self, alone: bool) -> Figures:
         network = self.trainer.network
-        dims = {name: int(table.shape[1]) for name, table in network.embeddings.variables.items()}
-        embeddings = sum(rows * dims[name] for name, rows in network.table_sizes.items())
+        parameters = num_parameters(network)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if alone else None
         return {
-            "dense_parameters": dense_parameters(network),
-            "embedding_parameters": embeddings,
-            "flops_per_example": _flops(network),
+            "dense_parameters": parameters.dense,
+            "embedding_parameters": parameters.embedding,
+            "flops_per_example": flops_per_example(network),
             "train_seconds": self.seconds,
             "examples": self.examples,
             "examples_per_second": self.examples / self.seconds if self.seconds else None,
             "peak_bytes": peak,
             "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
         }
-
-
-def _flops(network: Any) -> float | None:
-    try:
-        from models.cost import flops_per_example
-    except ImportError:
-        return None
-    return float(flops_per_example(network))
 
 
 def _number(value: Any) -> float | None:

@@ -22,7 +22,7 @@ from data.home import Home
 from training.compare_cell import FORMAT, Spec, run_cell
 from training.compare_features import EncodedDays, encode_days
 from training.compare_grid import Design, Grid, designs
-from training.compare_match import Matched, Size, match, network_size, scale_widths
+from training.compare_match import Matched, Size, match, network_size, with_layers
 
 log = structlog.get_logger()
 
@@ -102,9 +102,9 @@ def _matched(
 ) -> Iterator[tuple[str, Matched]]:
     """Each design's configuration at the baseline's size. A single-task network always has it, in parameters at least.
 
-    Factors found before are ``kept``, by what they depend on: building networks takes a while.
+    Widths found before are ``kept``, by what they depend on: building networks takes a while.
     """
-    known: dict[str, tuple[float, float]] = json.loads(kept.read_text()) if kept.is_file() else {}
+    known: dict[str, tuple[tuple[int, ...], float, float]] = json.loads(kept.read_text()) if kept.is_file() else {}
     size: Size = "flops" if grid.match == "flops" else "parameters"
     sizes: dict[str, float] = {}
 
@@ -123,11 +123,11 @@ def _matched(
         target = measure(baseline, baseline.config) if target is None else target
         key = _hash(size, target, design.config.model_dump(mode="json"))
         if key in known:
-            factor, reached = known[key]
-            yield design.name, Matched(scale_widths(design.config, factor), factor, reached)
+            layers, factor, reached = known[key]
+            yield design.name, Matched(with_layers(design.config, layers), factor, reached)
             continue
         found = match(design.config, target, partial(measure, design))
-        known[key] = found.factor, found.size
+        known[key] = found.config.model.trunk.layers, found.factor, found.size
         kept.write_text(json.dumps(known))
         yield design.name, found
 
