@@ -14,9 +14,10 @@ of rows and seeds. A cell (data, variant, seed) that is done is not done again: 
 - simulator: all days of a world but the last two; judged on the exploration rows of those. Watch time given a click: as it
   came out, and as it should be (``truth_``: the true expectation of every row, clicked or not).
 
-Judged by MAE in seconds, predicted over actual, order accuracy over all pairs and within slates, and the GAUC of long_view
-in the order of predicted watch time (with features as of the slate's first row). Intervals are over users and seeds,
-differences are to the preset's head, paired. Two constants, the mean and the median of the training days, stand beside.
+Judged by MAE in seconds, predicted over actual, order accuracy over all pairs and within slates, the GAUC of long_view in
+the order of predicted watch time (with features as of the slate's first row), and ``scaled_mae``, of the predictions times
+the constant with which they add up (what calibration's ratio does). Intervals are over users and seeds, differences are
+to the preset's head, paired. Two constants, the mean and the median of the training days, stand beside.
 
 Encoded days are kept under $WATCHNEXT_HOME/benchmarks/encoded, cells under .../watch_time; ``report`` prints the tables and
 writes watch_time.json of the cells that are done.
@@ -226,9 +227,15 @@ def judge(
 
     def figures(target: Floats, prefix: str = "") -> dict[str, dict[str, Any]]:
         known = ~np.isnan(target)
-        rows = (target, predicted, at_slate, facts["slate"], everyone.row_user)
-        found = measure("regression", Rows(*(part[known] for part in rows)), everyone)
-        return {prefix + name: _figure(found[name]) for name in METRICS}
+        parts = (target, predicted, at_slate, facts["slate"], everyone.row_user)
+        rows = Rows(*(part[known] for part in parts))
+        found = measure("regression", rows, everyone)
+        scale = np.float32(1 / (found["predicted_over_actual"].value or 1.0))
+        scaled = measure("regression", rows.scored_by(rows.predictions * scale, rows.predictions * scale), everyone)
+        return {
+            **{prefix + name: _figure(found[name]) for name in METRICS},
+            f"{prefix}scaled_mae": _figure(scaled["mae"]),
+        }
 
     result = figures(targets[:, at])
     if "truth" in facts:
