@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data.config import Objective, RankingConfig
 from data.errors import ConfigError
+from models.calibration import Predictions
 
 Combine = Literal["weighted_sum", "weighted_product"]
 
@@ -98,7 +99,7 @@ class Combined:
         return np.isneginf(self.keys)
 
 
-def combine(predictions: NDArray[np.float32], ranking: Ranking) -> Combined:
+def combine(predictions: Predictions, ranking: Ranking) -> Combined:
     """From predictions [n, K] in natural units. A row with any prediction that isn't finite sinks, whatever its weight:
     a network that says NaN for one objective isn't to be trusted with the others."""
     with np.errstate(all="ignore"):
@@ -113,7 +114,7 @@ def combine(predictions: NDArray[np.float32], ranking: Ranking) -> Combined:
     return Combined(keys, np.where(finite, scores, np.nan), contributions)
 
 
-def expected(predictions: NDArray[np.float32], given: Sequence[int | None]) -> NDArray[np.float64]:
+def expected(predictions: Predictions, given: Sequence[int | None]) -> NDArray[np.float64]:
     """s [n, K] from predictions [n, K]: p(given) E[y | given] where an objective is conditional."""
     values = predictions.astype(np.float64)
     result = values.copy()

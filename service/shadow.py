@@ -10,6 +10,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from models.calibration import Predictions
 from models.ranking import Combined
 from models.rollouts import Rollout
 from service.canary import position
@@ -25,7 +26,7 @@ TOP = 10
 PATIENCE = 1.0
 """Seconds that a slate waits for a moment in which no request does."""
 
-Scored = tuple[NDArray[np.float32], Combined]
+Scored = tuple[Predictions, Combined]
 """Predictions [n, K] and what was made of them."""
 Score = Callable[[Slate, Serving], Scored]
 
@@ -106,7 +107,7 @@ class Shadow:
         self._metrics.shadowed.labels(outcome).inc()
 
     def _add(
-        self, slate: Slate, predictions: NDArray[np.float32], combined: Combined, champion_seconds: float, seconds: float
+        self, slate: Slate, predictions: Predictions, combined: Combined, champion_seconds: float, seconds: float
     ) -> None:
         correlation = rank_correlation(slate.combined.keys, combined.keys)
         overlap = top_overlap(slate.combined.keys, combined.keys, TOP)
@@ -159,5 +160,5 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((last - (counts + 1) / 2)[inverse], np.float64)
 
 
-def _sums(objectives: tuple[str, ...], predictions: NDArray[np.float32]) -> Mapping[str, float]:
+def _sums(objectives: tuple[str, ...], predictions: Predictions) -> Mapping[str, float]:
     return dict(zip(objectives, np.nan_to_num(predictions.astype(np.float64)).sum(axis=0).tolist(), strict=True))

@@ -6,9 +6,9 @@ from threading import Lock
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.config import Config
+from models.calibration import Predictions
 from service.bands import Figures
 from service.pipeline import Slate
 from service.serving import Serving
@@ -64,7 +64,7 @@ class Tally:
         counts["context"] += len(self._context)
         counts["nulls"] += sum(query.context.get(name) is None for name in self._context)
 
-    def view(self, predictions: NDArray[np.float32]) -> None:
+    def view(self, predictions: Predictions) -> None:
         """An item was seen; ``predictions`` are those of ``columns``."""
         self._counts["views"] += 1
         self._predicted += predictions
@@ -82,7 +82,7 @@ class Tally:
 class _Shown:
     """A slate whose events may come."""
 
-    def __init__(self, tally: Tally, video_ids: Sequence[str], predictions: NDArray[np.float32]) -> None:
+    def __init__(self, tally: Tally, video_ids: Sequence[str], predictions: Predictions) -> None:
         self.tally, self._predictions = tally, predictions
         self._places = {video_id: place for place, video_id in enumerate(video_ids)}
         self._met: set[tuple[str, str]] = set()
