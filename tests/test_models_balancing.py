@@ -111,17 +111,17 @@ def test_adam_is_keras_s_and_leaves_the_absent_alone() -> None:
 
 
 def objectives() -> list[Objective]:
-    squared = {**WATCH, "loss": "squared_error"}
-    return [Objective.model_validate(each) for each in (CLICK, squared, WATCH)]
+    default, odds = ({**WATCH, "loss": None, "head": head} for head in ("value", "weighted_logistic"))
+    return [Objective.model_validate(each) for each in (CLICK, default, WATCH, odds)]
 
 
 def test_uncertainty_by_hand() -> None:
     method = UncertaintyWeighting(objectives(), rate=0.1)
-    seen = losses([2.0, 0.5, 0.5], prior=[1, 4, 1])
-    assert method.weights(seen).numpy().tolist() == [1, 2, 1]  # a squared error has its half
+    seen = losses([2.0, 0.5, 0.5, 0.5], prior=[1, 4, 1, 1])
+    assert method.weights(seen).numpy().tolist() == [1, 2, 1, 1]  # a squared error has its half
     method.learn(seen, never)  # ds = 1/2 - 2, 4 (1/2 - 1/4), 1/2 - 1/2: Adam's first step is the rate against the sign
-    np.testing.assert_allclose(method.log_variances.value, [0.1, -0.1, 0], atol=1e-6)
-    np.testing.assert_allclose(method.weights(seen), [math.exp(-0.1), 2 * math.exp(0.1), 1], rtol=1e-6)
+    np.testing.assert_allclose(method.log_variances.value, [0.1, -0.1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(method.weights(seen), [math.exp(-0.1), 2 * math.exp(0.1), 1, 1], rtol=1e-6)
 
 
 def test_uncertainty_settles_where_the_variance_is_twice_the_loss() -> None:

@@ -39,4 +39,6 @@ class UncertaintyWeighting(Balancing):
 
 
 def is_squared(objective: Objective) -> bool:
-    return objective.kind == "regression" and objective.loss in (None, "squared_error")
+    """Whether its loss is a squared error (models/heads)."""
+    squared = objective.head == "duration_quantile" or (objective.head == "value" and objective.loss != "huber")
+    return objective.kind == "regression" and squared
