@@ -40,6 +40,7 @@ MEANS = np.array([0.3, 6.0, 0.06])
 LOGGED = (1.0, 0.5, 0.0)
 SETTINGS: Mapping[str, tuple[float, float, float]] = {
     "as logged": LOGGED,
+    "nearest: a touch of like": (1.0, 0.55, 0.05),
     "near: some weight on like": (1.0, 0.7, 0.3),
     "equal weights": (1.0, 1.0, 1.0),
     "watch time alone": (0.0, 1.0, 0.0),
@@ -202,6 +203,7 @@ def _coverage(found: Sequence[LeftOut], true: Floats) -> dict[str, Any] | None:
 WORLDS: Mapping[str, tuple[World, Given, float | None]] = {
     "a slot depends on those above": (World(users=4_000), "above", None),
     "the same, a small log": (World(users=500), "above", None),
+    "the same, with little exploration": (World(users=4_000, slots=2, explore=0.1), "above", None),
     "the same, judged without exploration": (World(users=4_000), "above", 0.0),
     "a slot depends on its place alone": (World(users=4_000, candidates=10, slots=6, repeats=0, leaves=0), "slot", None),
     "that assumed where it is wrong": (World(users=4_000), "slot", None),

@@ -1,5 +1,6 @@
 """Off-policy estimates: weights, SNIPS and DR by hand, what must hold for every policy, and intervals that cover."""
 
+import re
 from collections.abc import Sequence
 from itertools import permutations
 
@@ -8,10 +9,12 @@ import pytest
 
 from benchmarks import off_policy_coverage as benchmark
 from data.exploration import propensity
+from data.simulator.exploration import fill_slots
 from models.ranking import Ranking
-from training.off_policy import Judge, target_of
+from training.off_policy import Judge, _clip, target_of
 from training.off_policy_intervals import LeftOut, left_out
-from training.off_policy_weights import Slates, Target, best_first, chances, foreseen, weights
+from training.off_policy_support import squares
+from training.off_policy_weights import Given, Slates, Target, best_first, chances, foreseen, weights
 from training.slot_chances import slot_chances
 
 LOGGED, WANTED = (3.0, 2.0, 1.0), (1.0, 2.0, 3.0)  # keys of A, B, C: A before B before C, and the reverse
@@ -21,7 +24,7 @@ OUTCOMES = [(1, 0), (0, 1), (1, 1), (0, 0)]
 PREDICTED = (0.5, 0.4, 0.2)
 
 
-def hand(copies: int = 200, predicted: Sequence[float] = PREDICTED) -> Slates:
+def hand(copies: int = 500, predicted: Sequence[float] = PREDICTED) -> Slates:
     """Three candidates, two slots, e = 1/2: four requests, each of ``copies`` users."""
     n = 4 * copies
     return Slates(
@@ -66,7 +69,9 @@ def test_snips_and_dr_by_hand() -> None:
     rest = (0.25 * 0.375 - 0.25 * 0.625 + 4 * 0.75 - 0.5) / 5.5 + (-0.5 + 9 * 0.75 + 16 * 0.375 - 4 * 0.625) / 30
     assert estimate.foreseen.tolist() == pytest.approx([direct])
     assert estimate.dr.value.tolist() == pytest.approx([direct + rest])
-    assert estimate.evidence.effective.tolist() == pytest.approx([200 * 5.5**2 / 17.125, 200 * 30**2 / (1 + 81 + 256 + 16)])
+    # Met are 500 * 5.5^2 / 17.125 = 883 in the first slot. E[w^2] is E[w] under the target: 4 * 2/3 + 1/6 + 1/4 * 1/6 there,
+    # and in the second slot 3 * 3/4 + 1/3 * 1/4 = 7/3 times that, whichever was first.
+    assert estimate.evidence.effective.tolist() == pytest.approx([2000 / (69 / 24), 2000 / (69 / 24 * 7 / 3)], rel=0.05)
     assert estimate.evidence.mean_weight.tolist() == pytest.approx([5.5 / 4, 30 / 48])
     assert estimate.evidence.clipped.tolist() == [0, 0]
 
@@ -93,34 +98,62 @@ def test_the_policy_that_was_logged_gets_the_plain_mean() -> None:
         estimate = Judge.of(slates, (None,), depends).estimate(logged)
         assert estimate.snips is not None
         assert estimate.snips.value.tolist() == pytest.approx([slates.outcomes.sum(axis=(1, 2)).mean()])
-        assert estimate.evidence.effective.tolist() == pytest.approx([800, 800])
+        assert estimate.evidence.effective.tolist() == pytest.approx([2000, 2000])
         totals = slates.outcomes.sum(axis=(1, 2))
-        assert estimate.snips.error.tolist() == pytest.approx([totals.std(ddof=1) / 800**0.5])
+        assert estimate.snips.error.tolist() == pytest.approx([totals.std(ddof=1) / 2000**0.5])
 
 
 def test_no_estimate_without_enough_effective_samples_or_users() -> None:
-    few = Judge.of(hand(100), (None,)).estimate(wanted(hand(100)))
+    few = Judge.of(hand(300), (None,)).estimate(wanted(hand(300)))
     assert (few.dr, few.snips) == (None, None)
-    assert few.reason == "177 effective samples, fewer than 200"
+    assert re.fullmatch(r"1[678]\d effective samples, fewer than 200", few.reason or "")  # 1,200 / 6.71
     assert few.foreseen.shape == (1,)
-    slates = Slates(**{**vars_of(hand()), "user": np.arange(800) // 20})
+    slates = Slates(**{**vars_of(hand()), "user": np.arange(2000) // 50})
     assert Judge.of(slates, (None,)).estimate(wanted(slates)).reason == "40 effective users, fewer than 50"
 
 
 def test_great_weights_are_clipped_and_counted() -> None:
     slates = hand()
-    n = len(slates.user)
-    rare = np.full((n, 2), 0.9)
-    rare[:4] = 0.9 / 500  # four requests of great weight
-    share = np.zeros(n)
-    slates = Slates(**{**vars_of(slates), "propensity": rare, "shown": np.tile([2, 1], (n, 1)), "share": share})
-    estimate = Judge.of(slates, (None,)).estimate(Target(np.tile(WANTED, (n, 1)), share))
-    w = 1 / rare.prod(axis=1)
-    assert estimate.evidence.clipped[1] == pytest.approx(4 / n)
-    assert estimate.evidence.effective[1] == pytest.approx(w.sum() ** 2 / (w**2).sum())  # as it was before
-    most = n**0.5 * w.mean()
-    assert estimate.evidence.cut[1] == pytest.approx(4 * (w[0] - most) / w.sum())
+    raw = np.ones((2000, 2))
+    raw[:4] = 100.0, 300.0
+    clipped, evidence = _clip(raw, slates, np.ones((2000, 2)))
+    most = 2000**0.5 * (1996 + 4 * np.array([100, 300])) / 2000  # 53.5 and 71.4
+    assert clipped[:4] == pytest.approx(np.tile(most, (4, 1)))
+    assert (clipped[4:] == 1).all()
+    assert evidence.clipped.tolist() == [0.002, 0.002]
+    assert evidence.cut == pytest.approx(4 * (raw[0] - most) / raw.sum(axis=0))
+    assert evidence.effective == pytest.approx((1996 + 4 * raw[0]) ** 2 / (1996 + 4 * raw[0] ** 2))  # before clipping
+
+
+def test_a_log_that_met_none_of_the_great_weights_knows_nothing() -> None:
+    """e = 1/100: C was first in no request, where 99 of 100 would have it; all weights are alike, and small."""
+    n = 2000
+    slates = Slates(
+        user=np.arange(n),
+        predictions=np.full((n, 3, 1), 0.1, np.float32),
+        keys=np.tile(LOGGED, (n, 1)),
+        share=np.full(n, 0.01),
+        shown=np.zeros((n, 1), np.int64),
+        propensity=np.full((n, 1), 0.99 + 0.01 / 3),
+        outcomes=np.ones((n, 1, 1)),
+    )
+    estimate = Judge.of(slates, (None,)).estimate(wanted(slates))
     assert estimate.dr is None
+    assert estimate.evidence.effective[0] == pytest.approx(n / (0.99333**2 / (0.01 / 3)), rel=0.05)  # 6.8
+
+
+@pytest.mark.parametrize("given", ["above", "slot"])
+@pytest.mark.parametrize(("e0", "e", "count"), [(0.3, 0.3, 5), (0.5, 0.0, 4), (0.2, 0.7, 3), (1.0, 0.1, 6)])
+def test_squares_are_to_be_expected_as_they_come(given: Given, e0: float, e: float, count: int) -> None:
+    rng, n, slots = np.random.default_rng(8), 20_000, min(3, count - 1)
+    keys, other = (np.tile(rng.standard_normal(count), (n, 1)) for _ in range(2))
+    shown = fill_slots(np.tile(np.arange(count), (n, 1)), keys, np.full(n, e0), slots, rng)
+    nothing = np.zeros((n, count, 1), np.float32), np.zeros((n, slots, 1))
+    slates = Slates(np.arange(n), nothing[0], keys, np.full(n, e0), shown.video, shown.propensity, nothing[1])
+    target = Target(other, np.full(n, e))
+    come = (weights(slates, target, given) ** 2).mean(axis=0)
+    assert squares(slates, target, given).mean(axis=0) == pytest.approx(come, rel=0.15)
+    assert weights(slates, target, given).mean(axis=0) == pytest.approx(np.ones(slots), abs=0.15)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

@@ -28,18 +28,18 @@ P(a in slot s) is exact (training/slot_chances.py). Wrong predictions cost width
 
 **Clipping**: a weight above sqrt(R) times the slot's mean counts as much (Ionides 2008: the bias vanishes as R grows). The
 share of weights clipped and the share of their sum that is cut are reported. **Effective sample size** of a slot:
-(sum w)^2 / sum w^2 before clipping; the estimate's is its worst slot's. Below 200 there is none, nor below 50 of the users'
-sums, which the intervals are made of.
+(sum w)^2 / sum w^2 before clipping, or what is to be expected of it where that is less (training/off_policy_support.py); the
+estimate's is its worst slot's. Below 200 there is none, nor below 50 of the users' sums, which the intervals are made of.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.ranking import Ranking, combine, expected
 from training.off_policy_intervals import LeftOut, left_out
+from training.off_policy_support import squares
 from training.off_policy_weights import Floats, Given, Slates, Target, foreseen, weights
 
 LEAST_EFFECTIVE = 200
@@ -50,7 +50,7 @@ LEAST_USERS = 50
 class Evidence:
     """How much of the log speaks for an estimate, per slot [S]."""
 
-    effective: Floats  # effective sample size
+    effective: Floats  # effective sample size, met or to be expected, whichever is less
     effective_users: Floats  # of the users' sums of weights
     mean_weight: Floats  # 1 but for chance
     clipped: Floats  # share of the weights
@@ -123,7 +123,7 @@ class Judge:
         """The value of a target, or why there is none."""
         slates = self.slates
         raw = np.where(slates.filled, weights(slates, target, self.given), 0.0)
-        clipped, evidence = _clip(raw, slates)
+        clipped, evidence = _clip(raw, slates, squares(slates, target, self.given))
         foretold = np.einsum("rsk,sk->rk", foreseen(slates, target, self.values, self.total), self.scales)
         means = foretold.mean(axis=0)
         if reason := evidence.lacking():
@@ -133,17 +133,18 @@ class Judge:
         return Estimate(means, evidence, dr, left_out(*of_log, slates.outcomes, np.zeros_like(foretold)))
 
 
-def _clip(raw: NDArray[np.float64], slates: Slates) -> tuple[Floats, Evidence]:
+def _clip(raw: Floats, slates: Slates, expected_squares: Floats) -> tuple[Floats, Evidence]:
     """The weights [R, S] as they count, and what there is of them."""
     count = np.maximum(slates.filled.sum(axis=0), 1)
-    sums, squares = raw.sum(axis=0), (raw**2).sum(axis=0)
+    sums, sum_squares = raw.sum(axis=0), (raw**2).sum(axis=0)
     most = np.sqrt(count) * sums / count
     clipped = np.minimum(raw, most)
     users = np.unique(slates.user, return_inverse=True)[1]
     of_users = np.stack([np.bincount(users, column) for column in raw.T], axis=1)
     safe = np.where(sums > 0, sums, 1.0)
+    to_expect = count / np.where(slates.filled, expected_squares, 0.0).sum(axis=0).clip(1e-300) * count
     evidence = Evidence(
-        effective=np.where(sums > 0, sums**2 / np.where(sums > 0, squares, 1.0), 0.0),
+        effective=np.minimum(np.where(sums > 0, sums**2 / np.where(sums > 0, sum_squares, 1.0), 0.0), to_expect),
         effective_users=np.where(sums > 0, sums**2 / np.where(sums > 0, (of_users**2).sum(axis=0), 1.0), 0.0),
         mean_weight=sums / count,
         clipped=(raw > most).sum(axis=0) / count,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import exploration
-from data.simulator.entities import Floats, Ints
+from data.simulator.entities import Ints
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class Slates:
     is_exploration: NDArray[np.bool_]  # the slot explored (which may have found the best candidate too)
 
 
-def fill_slots(candidates: Ints, score: Floats, explore: Floats, slots: int, rng: np.random.Generator) -> Slates:
+def fill_slots(
+    candidates: Ints, score: NDArray[np.floating], explore: NDArray[np.floating], slots: int, rng: np.random.Generator
+) -> Slates:
     """Fill each slot in turn: with probability ``explore`` [R] uniformly from the remaining candidates, else the best.
 
     Args:
