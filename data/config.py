@@ -14,16 +14,17 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from data.config_calibration import CalibrationConfig
 from data.config_model import ModelConfig
+from data.config_objective import Condition as Condition
+from data.config_objective import Objective as Objective
 from data.config_training import TrainingConfig
 from data.errors import ConfigError
 from data.frozen import Frozen
+from data.frozen import Name as Name
 from data.weights import read_weights
 
 Side = Literal["user", "context", "video", "cross", "training_only"]
 """Whose a feature is. ``cross`` depends on user and video together and is computed per candidate; ``training_only``
 enters the shallow tower and is missing in serving."""
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
 LOG_COLUMNS = (
     "user_id",
@@ -213,44 +214,6 @@ Feature = Annotated[
     | HistoryFeature,
     Field(discriminator="kind"),
 ]
-
-
-class Condition(Frozen):
-    """A test of one column known before the outcome: the log's context, or the users' or videos' table."""
-
-    column: str
-    any_of: tuple[str, ...] | None = None
-    none_of: tuple[str, ...] | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-
-
-class Objective(Frozen):
-    """What is predicted: the lecture's task T_i = {p_i(x), p_i(y|x), L_i}.
-
-    ``population`` is p_i(x), the label p_i(y|x). An objective defined only where another outcome happened names it as
-    ``given``; the ranker then uses p(given) * E[y | given].
-    """
-
-    name: Name
-    family: Literal["engagement", "satisfaction"]
-    label: str
-    kind: Literal["binary", "regression"]
-    population: tuple[Condition, ...] = ()
-    given: str | None = None
-    loss: Literal["cross_entropy", "squared_error", "huber"] | None = None  # default: by kind
-    transform: Literal["none", "log"] = "log"  # of a regression's label before it is standardised
-    head: Literal["value", "weighted_logistic", "duration_quantile", "discretised"] = "value"  # models/heads
-    negatives: Literal["all", "others"] = "all"  # weighted_logistic: the rows that count 1, or only those not watched
-    bins: int = Field(32, ge=2, le=256)  # discretised: at most so many; one output less
-    restoration: float = Field(0.0, ge=0)  # discretised: weight of the expectation's own error
-    duration: Name | None = None  # a number feature of the video; where 0, or null, the duration is unknown
-    duration_scale: float = Field(1.0, gt=0)  # that feature's column times this is in the label's unit
-    cap: float | None = Field(None, gt=0)  # times the duration: the target is at most that
-    cap_seconds: float | None = Field(None, gt=0)  # the same in the label's unit
-    loss_weight: float = Field(1.0, ge=0)
-    absent: float | None = None  # the value of an outcome that could be observed and was not
-    window: float = Field(86_400.0, gt=0)  # attribution window: seconds from the request in which an event counts
 
 
 class RankingConfig(Frozen):
@@ -532,7 +495,8 @@ class Config(Frozen):
             allowed = ("cross_entropy",) if objective.kind == "binary" else ("squared_error", "huber")
             if objective.loss is not None and objective.loss not in allowed:
                 raise ValueError(f"{where}: loss {objective.loss!r} does not fit kind {objective.kind!r}: {allowed}")
-            self._check_head(objective)
+            if objective.duration is not None:
+                self._check_duration(objective, where)
             if objective.given is not None:
                 given = by_name.get(objective.given)
                 if given is None or given is objective or given.kind != "binary" or given.given is not None:
@@ -573,24 +537,6 @@ class Config(Frozen):
         assert found
         assert isinstance(found[0], NumberFeature)
         return found[0]
-
-    def _check_head(self, objective: Objective) -> None:
-        where, fields = f"objective {objective.name!r}", Objective.model_fields
-        own = {"negatives": "weighted_logistic", "bins": "discretised", "restoration": "discretised"}
-        for key, head in own.items():
-            if objective.head != head and getattr(objective, key) != fields[key].default:
-                raise ValueError(f"{where}: {key} is of head = {head!r}, the head is {objective.head!r}")
-        if objective.kind == "binary":
-            for key in ("head", "duration", "cap", "cap_seconds"):
-                if getattr(objective, key) != fields[key].default:
-                    raise ValueError(f"{where}: {key} is of a regression, its kind is 'binary'")
-        if objective.head != "value" and objective.loss is not None:
-            raise ValueError(f"{where}: loss {objective.loss!r} is of head = 'value': {objective.head!r} has its own")
-        for user in [*(["cap"] if objective.cap is not None else []), f"head = {objective.head!r}"]:
-            if objective.duration is None and user in ("cap", "head = 'duration_quantile'"):
-                raise ValueError(f"{where}: {user} needs duration, the name of a number feature of the video")
-        if objective.duration is not None:
-            self._check_duration(objective, where)
 
     def _check_duration(self, objective: Objective, where: str) -> None:
         named = next((feature for feature in self.features if feature.name == objective.duration), None)

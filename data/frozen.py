@@ -1,6 +1,11 @@
-"""The base of all sections of a configuration."""
+"""The base of all sections of a configuration, and names."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+"""Of a feature, a label, an objective: a key in TOML, a column in a file."""
 
 
 class Frozen(BaseModel):
