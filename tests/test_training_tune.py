@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ SPACE: dict[str, Any] = {
     "name": "tiny",
     "base": "base.toml",
     "seed": 3,
-    "trials": 8,
+    "trials": 6,
     "train": [str(ORDER[0]), str(ORDER[0])],
     "judge": [str(ORDER[1]), str(ORDER[2])],
     "reported": [str(ORDER[3]), str(ORDER[3])],
@@ -64,7 +64,9 @@ class Pretended:
         self.die_at, self.undefined = die_at, undefined
         self.asked: list[tuple[float, int]] = []
 
-    def __call__(self, space: Space, config: Config, encoded: EncodedDays) -> Iterator[Mapping[str, float | None]]:
+    def __call__(
+        self, space: Space, config: Config, encoded: EncodedDays
+    ) -> Generator[Mapping[str, float | None], None, None]:
         number = len(self.asked)
         self.asked.append((config.training.learning_rate, 0))
         for day in (1, 2):
@@ -93,9 +95,9 @@ def test_an_interrupted_search_asks_for_the_same_trials(
         searched(home, monkeypatch, died)
     again = searched(home, monkeypatch, resumed)
     assert [rate for rate, _ in died.asked[:3] + resumed.asked] == [rate for rate, _ in quiet.asked]
-    assert len(again["trials"]) == len(whole["trials"]) == 8
+    assert len(again["trials"]) == len(whole["trials"]) == 6
     assert [t["value"] for t in again["trials"]] == [t["value"] for t in whole["trials"]]
-    assert len({rate for rate, _ in quiet.asked}) == 8
+    assert len({rate for rate, _ in quiet.asked}) == 6
 
 
 def test_a_finished_search_goes_on_only_if_more_is_asked_for(

@@ -1,10 +1,10 @@
 """`watchnext tune`: a search over configurations under the temporal protocol, pruned and resumed where it was."""
 
-import gc
 import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -107,28 +107,18 @@ def _tell(study: Study, trial: Trial, space: Space, base: Config, home: Home, fo
     encoded = encode_days(config, home, folder / "encoded", [*train, *judge], judge)
     days: list[dict[str, float | None]] = []
     state, value = TrialState.COMPLETE, None
-    for day, metrics in zip(judge, run_trial(space, config, encoded), strict=False):
-        days.append(metrics)
-        trial.set_user_attr(str(day), metrics)
-        value = value_of(days)
-        if value is None:
-            state = TrialState.PRUNED
-            break
-        trial.report(value, len(days))
-        if len(days) < len(judge) and trial.should_prune():
-            state = TrialState.PRUNED
-            break
+    with closing(run_trial(space, config, encoded)) as scored:
+        for day, metrics in zip(judge, scored, strict=False):
+            days.append(metrics)
+            trial.set_user_attr(str(day), metrics)
+            value = value_of(days)
+            if value is not None:
+                trial.report(value, len(days))
+            if value is None or (len(days) < len(judge) and trial.should_prune()):
+                state = TrialState.PRUNED
+                break
     study.tell(trial, value if state is TrialState.COMPLETE else None, state=state)
     log.info("trial_done", number=trial.number, state=state.name.lower(), value=value, **trial.params)
-    _forget_graphs()
-
-
-def _forget_graphs() -> None:
-    """A trial's network and its traced functions are of no use to the next."""
-    import keras
-
-    keras.backend.clear_session()
-    gc.collect()
 
 
 def _sampler(space: Space, done: int) -> TPESampler:

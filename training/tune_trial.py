@@ -1,6 +1,7 @@
 """One trial: a configuration trained day by day, each judged day scored before it is trained on."""
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -13,20 +14,24 @@ from training.measure import Rows
 from training.tune_space import SMALLER_IS_BETTER, Space
 
 
-def run_trial(space: Space, config: Config, encoded: EncodedDays) -> Iterator[dict[str, float | None]]:
-    """Yields, after each judged day, the day's metrics by name; None where undefined. To stop asking is to prune."""
+def run_trial(space: Space, config: Config, encoded: EncodedDays) -> Generator[dict[str, float | None], None, None]:
+    """Yields, after each judged day, the day's metrics by name; None where undefined. To close it is to prune."""
     train, judge = space.train_days, space.judge_days
     spec = Spec(config, config, encoded.folder, encoded.folder, tuple(train), tuple(judge), 0)
     learner = new_learner(spec, encoded)
-    for day in encoded.sizes:
-        rows = encoded.encoded(day, config.objective_names)
-        if day in judge:
-            at_row, slates = learner.trainer.predict(rows.blocks)[0], encoded.slate_blocks(day)
-            at_slate = at_row if slates is None else learner.trainer.predict(slates)[0]
-            yield dict(_metrics(space, config, Judged.of(encoded, [day], config.objective_names), at_row, at_slate))
-        if day in train or (day in judge and day != judge[-1]):
-            learner.train(day, rows)
-        learner.trainer.grow(encoded.sizes[day])
+    try:
+        for day in encoded.sizes:
+            rows = encoded.encoded(day, config.objective_names)
+            if day in judge:
+                at_row, slates = learner.trainer.predict(rows.blocks)[0], encoded.slate_blocks(day)
+                at_slate = at_row if slates is None else learner.trainer.predict(slates)[0]
+                yield dict(_metrics(space, config, Judged.of(encoded, [day], config.objective_names), at_row, at_slate))
+            if day in train or (day in judge and day != judge[-1]):
+                learner.train(day, rows)
+            learner.trainer.grow(encoded.sizes[day])
+    finally:
+        del learner
+        gc.collect()  # traced functions hold each other: they would stay until after the next trial
 
 
 def _metrics(
