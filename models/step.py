@@ -176,12 +176,8 @@ class Trainer:
     def predict_with_gates(self, blocks: Mapping[Side, Block]) -> Predicted:
         """The same, with what else the rows say of the gates."""
         n, count = len(next(iter(blocks.values()))), len(self.network.config.objectives)
-        found, gates, entropy = (
-            [np.zeros((0, count), np.float32)],
-            np.zeros((count, self.network.trunk.experts)),
-            np.zeros(count),
-        )
-        live = np.zeros((0, 0), bool)
+        found, live = [np.zeros((0, count), np.float32)], np.zeros((0, 0), bool)
+        gates, entropy = np.zeros((count, self.network.trunk.experts)), np.zeros(count)
         with self.averaged():
             for start in range(0, n, PREDICT_ROWS):
                 predictions, *sums, units = self._score(_slice(blocks, slice(start, start + PREDICT_ROWS)))
