@@ -66,6 +66,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "discretised_restored": {"head": "discretised", "restoration": 1.0},
 }
 CONSTANTS = ("mean", "median")
+UNFIT = {"simulator": ("weighted_logistic_paper",)}  # all that was clicked was watched: its odds have no limit
 BASELINE = {"kuairand": "value_log", "kuairand_reported": "value_log", "simulator": "value_seconds"}
 DAYS = {
     "kuairand": (date(2022, 4, 25), date(2022, 4, 30), date(2022, 5, 2)),
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace, folder: Path, console: Console) -> None:
     weight = "" if options.loss_weight is None else f"@{options.loss_weight:g}"
     for seed in options.seeds:
         encoded = None if data == "simulator" else encoded
-        for variant in [*CONSTANTS, *options.variants]:
+        for variant in [*CONSTANTS, *(v for v in options.variants if v not in UNFIT.get(data, ()))]:
             name = variant if variant in CONSTANTS else f"{variant}{weight}"
             path = folder / "watch_time" / f"{data}-{name}-{seed}.json"
             if path.exists():

@@ -58,6 +58,10 @@ class Objective(Frozen):
                 raise ValueError(f"{where}: {key} is of head = {own[key]!r}, the head is {self.head!r}")
         if self.head != "value" and self.loss is not None:
             raise ValueError(f"{where}: loss {self.loss!r} is of head = 'value': {self.head!r} has its own")
+        if self.negatives == "others" and self.given is not None:
+            raise ValueError(
+                f"{where}: negatives = 'others' are those not watched: given {self.given!r} leaves none, use 'all'"
+            )
         if self.duration is None and (self.cap is not None or self.head == "duration_quantile"):
             user = "cap" if self.cap is not None else f"head = {self.head!r}"
             raise ValueError(f"{where}: {user} needs duration, the name of a number feature of the video")

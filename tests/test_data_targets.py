@@ -123,6 +123,7 @@ CLICK = {"name": "click", "family": "engagement", "label": "click", "kind": "bin
         ({"head": "discretised", "loss": "huber"}, "loss 'huber' is of head = 'value': 'discretised' has its own"),
         ({"bins": 8}, "bins is of head = 'discretised', the head is 'value'"),
         ({"head": "discretised", "negatives": "others"}, "negatives is of head = 'weighted_logistic'"),
+        ({"head": "weighted_logistic", "negatives": "others", "given": "click"}, "given 'click' leaves none, use 'all'"),
         ({"head": "odds"}, "head"),
         ({"cap_seconds": 0}, "cap_seconds"),
     ],
