@@ -35,7 +35,7 @@ def config(inputs: int, trunk: dict[str, Any], seed: int, loss_weight: float = 1
                 {"name": "b", "label": "b", "loss_weight": loss_weight, **objective},
             ],
             "model": {"trunk": trunk, "tower": []},
-            "training": {"batch_size": 128, "learning_rate": 0.01, "gradient_clip": None, "deterministic": False},
+            "training": {"batch_size": 128, "learning_rate": 0.03, "gradient_clip": None, "deterministic": False},
         },
         "the test's configuration",
     )
@@ -49,7 +49,7 @@ def held_out_auc(made: Config, x: NDArray[np.float32], known: NDArray[np.float32
     blocks = {side: Block(np.zeros((len(x), 0), np.int32), np.zeros((len(x), 0), np.float32)) for side in layout.sides}
     blocks["video"] = Block(np.zeros((len(x), 0), np.int32), floats)
     half = len(x) // 2
-    for number in range(20):
+    for number in range(8):
         trainer.train_epoch(blocks, known, np.random.default_rng(number).permutation(half), number)
     predictions = trainer.predict({side: block.take(np.arange(half, len(x))) for side, block in blocks.items()})[0]
     found = [auc(truth[half:, k], predictions[:, k]) for k in range(2)]
