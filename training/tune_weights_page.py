@@ -59,7 +59,7 @@ def table(figures: Figures) -> Table:
     """The shortlist by evidence, for the console."""
     axes = figures["axes"]
     columns = [column for name in axes for column in (f"{name} foreseen", f"{name} (DR)", "95%")]
-    shown = Table("setting", "weights", *columns, "effective", "clipped", title=says(figures))
+    shown = Table("setting", *columns, "effective", "clipped", title=says(figures))
     some = sorted(shortlist(figures), key=lambda one: (one["index"] not in (0, figures["chosen"]), -one["effective"]))
     for one in some[:SHOWN]:
         cells = []
@@ -67,9 +67,9 @@ def table(figures: Figures) -> Table:
             values = one["objectives"][name]
             cells += [percent(values["foreseen_change"]), percent(values["change"]), span(values["change_interval"])]
         evidence = f"{one['effective']:,.0f}", f"{one['clipped']:.2%}"
-        shown.add_row(_label(one, figures), weights_text(one["weights"]), *cells, *evidence)
-    if len(some) > SHOWN:
-        shown.caption = f"and {len(some) - SHOWN} more on the page"
+        shown.add_row(_label(one, figures), *cells, *evidence)
+    more = f"; {len(some) - SHOWN} more on the page" if len(some) > SHOWN else ""
+    shown.caption = f"changes per slate against the present weights{more}"
     return shown
 
 
@@ -79,35 +79,41 @@ def _label(one: Figures, figures: Figures) -> str:
 
 
 def _foretold(figures: Figures) -> Markup | None:
-    points = [_point(one, figures, "foreseen") for one in _drawn(figures["settings"])]
-    return scatter("What the predictions say that each setting brings", _axes(figures), points)
+    title = "What the predictions say of each setting, against the present weights"
+    return scatter(title, _axes(figures), list(_points(figures, "foreseen_change")))
 
 
 def _estimated(figures: Figures) -> Markup | None:
-    known = [one for one in _drawn(figures["settings"]) if one["reason"] is None]
-    points = [_point(one, figures, "dr") for one in known]
-    return scatter("What the log says that each setting brings, with 95% intervals", _axes(figures), points)
-
-
-def _drawn(settings: Sequence[Figures]) -> Iterator[Figures]:
-    """The front after the rest, so that it is on top."""
-    yield from sorted(settings, key=lambda one: (one["index"] == 0, one["front"]))
+    title = "What the log says of each setting, against the present weights, with 95% intervals"
+    return scatter(title, _axes(figures), list(_points(figures, "change")))
 
 
 def _axes(figures: Figures) -> tuple[str, str]:
     first, second = figures["axes"]
-    return f"{first} per slate", f"{second} per slate"
+    return f"{first} per slate, %", f"{second} per slate, %"
 
 
-def _point(one: Figures, figures: Figures, key: str) -> Point:
-    first, second = (one["objectives"][name] for name in figures["axes"])
-    special = "current" if one["index"] == 0 else "chosen" if one["index"] == figures["chosen"] else None
-    named = special is not None or one["front"]
-    tip = f"setting {one['index']}: {weights_text(one['weights'])}; {one['effective']:,.0f} effective"
-    crosses = (first["dr_interval"], second["dr_interval"]) if key == "dr" and named else (None, None)
-    label = str(one["index"]) if named else ""
-    style = special or ("plain" if one["front"] else "other")
-    return Point(first[key], second[key], label, tip, style, one["front"] and key == "foreseen", *crosses)
+def _points(figures: Figures, key: str) -> Iterator[Point]:
+    """The settings that have it; the front after the rest, so that it is on top."""
+    for one in sorted(figures["settings"], key=lambda one: (one["index"] == 0, one["front"])):
+        first, second = (one["objectives"][name] for name in figures["axes"])
+        if first[key] is None or second[key] is None:
+            continue
+        special = "current" if one["index"] == 0 else "chosen" if one["index"] == figures["chosen"] else None
+        named = special is not None or one["front"]
+        crosses = [
+            [100 * end for end in axis[f"{key}_interval"]] if named and key == "change" else None for axis in (first, second)
+        ]
+        yield Point(
+            100 * first[key],
+            100 * second[key],
+            label=str(one["index"]) if named else "",
+            tip=f"setting {one['index']}: {weights_text(one['weights'])}; {one['effective']:,.0f} effective",
+            style=special or ("plain" if one["front"] else "other"),
+            front=one["front"] and key == "foreseen_change",
+            x_interval=crosses[0],
+            y_interval=crosses[1],
+        )
 
 
 def weights_text(weights: Mapping[str, float]) -> str:

@@ -73,8 +73,10 @@ def _value(value: Any) -> str:
     match value:
         case bool():
             return str(value).lower()
-        case int() | float():
-            return repr(value)
+        case int():
+            return str(value)
+        case float():
+            return f"{value:.6g}"
         case list() | tuple():
             return f"[{', '.join(map(_value, value))}]"
         case _:
