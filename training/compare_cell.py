@@ -27,7 +27,7 @@ from training import measure
 from training.baselines import PastRates
 from training.bootstrap import Resamples
 from training.compare_features import EncodedDays
-from training.gates import gate_figures
+from training.gates import gate_figures, places_of
 from training.learner import Learner, new_trainer
 from training.measure import Kind, Rows
 from training.report import write_text
@@ -128,7 +128,13 @@ def run_cell(folder: Path, alone: bool = False) -> None:
     utilisation = np.sum(use, axis=0) / len(at_row)
     result = {
         "objectives": objectives,
-        "gates": gate_figures(utilisation, spec.config.objective_names, settings.dead_expert, settings.collapsed_gate),
+        "gates": gate_figures(
+            utilisation,
+            spec.config.objective_names,
+            settings.dead_expert,
+            settings.collapsed_gate,
+            places_of(spec.config),
+        ),
         "gradient_cosines": cosines,
         "losses": losses,
         "cost": cost.figures(alone),
