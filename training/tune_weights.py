@@ -13,7 +13,7 @@ from training.off_policy_intervals import LeftOut
 
 Floats = NDArray[np.float64]
 
-STEPS = (0.15, 0.4, 1.0)
+STEPS = (0.05, 0.2, 0.8)
 """How far the near settings go: standard deviations of the weights' logarithms."""
 DIGITS = 4
 """Of a weight: what is judged is what is written."""
