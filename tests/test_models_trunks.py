@@ -149,9 +149,10 @@ def test_shared_is_what_the_gradients_of_two_objectives_meet_in(name: str) -> No
     x = tf.random.stateless_normal([views, 50, 3] if views else [50, 3], [1, 2])
     with tf.GradientTape(persistent=True) as tape:
         representations = tf.unstack(tf.reduce_sum(trunk(x).h * [1.0, -2.0, 0.5, 3.0, -1.0], [1, 2]))
+    weights = [weight.value for weight in trunk.trainable_variables]
+    by_objective = [tape.gradient(h, weights) for h in representations]
     met = []
-    for weight in trunk.trainable_variables:
-        gradients = [tape.gradient(h, weight.value) for h in representations]
+    for weight, gradients in zip(trunk.trainable_variables, zip(*by_objective, strict=True), strict=True):
         touched = sum((np.abs(g) > 0).astype(int) for g in gradients if g is not None)
         met += [weight.name] if touched.max() > 1 else []
     assert sorted(met) == sorted(w.name for w in trunk.trainable_variables if any(w.value is s for s in trunk.shared))
