@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from data.config import load_config
 from data.errors import ConfigError
@@ -21,6 +22,7 @@ from training.off_policy_intervals import LeftOut
 from training.tune_weights import Judged, choose, front, settings, signs
 from training.tune_weights_page import render, says, table
 from training.weights_file import write_weights
+from watchnext import app
 
 RANKING = Ranking(
     "weighted_product", ("click", "like", "dismiss"), (None, 0, None), np.array([1.0, 0.5, -0.5]), np.array([0.5, 0.1, 0.02])
@@ -209,3 +211,21 @@ def test_the_page_says_what_there_is_no_estimate_for() -> None:
 
 def test_less_is_better_where_the_weight_is_below_zero() -> None:
     assert signs(RANKING).tolist() == [1, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--choose", "1", "--maximise", "like"], "expected --choose NUMBER alone, or --maximise with any --keep"),
+        (["--keep", "like=-0.1"], "expected --choose NUMBER alone, or --maximise with any --keep"),
+        (["--maximise", "like", "--keep", "click"], "expected OBJECTIVE=SHARE, such as like=-0.01, got 'click'"),
+        (["--axes", "like"], "expected two objectives as A,B, got 'like'"),
+        (["--axes", "like,liek"], "unknown objective 'liek': expected one of click"),
+        ([], "no request of 'tiny' can be judged: expected sampled ones"),
+    ],
+)
+def test_the_command_says_what_it_wants(home: Path, words: list[str], says: str) -> None:
+    home.mkdir()
+    result = CliRunner().invoke(app, ["tune-weights", "tiny", *words])
+    assert result.exit_code == 2
+    assert says in result.stderr
