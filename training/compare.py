@@ -48,17 +48,13 @@ def document(plan: Plan) -> dict[str, Any]:
     found: dict[str, list[Outcome]] = {}
     for cell in plan.cells:
         found.setdefault(cell.design.name, []).append(Outcome.load(cell.folder))
-    kinds = {objective.name: objective.kind for objective in plan.base.objectives}
-    variants = {design.name: found[design.name] for design in plan.designs if design.only is None}
-    only = {design.only: found[design.name] for design in plan.designs if design.only is not None}
-    figures = compare(variants, only, grid.baseline, kinds)
-    for design in plan.designs:
-        part = figures["variants"][design.name] if design.only is None else figures["single_task"][design.only]
-        part["trunk"] = design.config.model.trunk.model_dump(mode="json")
-        part["widths_factor"] = plan.factors[design.name]
-    for variant in grid.variants:
-        figures["variants"][variant.name]["overrides"] = dict(variant.overrides)
     baseline = found[grid.baseline][0].figures["objectives"]
+    judged = [objective for objective in plan.base.objectives if objective.name in baseline]
+    kinds = {objective.name: objective.kind for objective in judged}
+    variants = {design.name: found[design.name] for design in plan.designs if design.only is None}
+    only = {design.only: found[design.name] for design in plan.designs if design.only in kinds}
+    figures = compare(variants, only, grid.baseline, kinds)
+    _describe(figures, plan)
     return {
         **grid.model_dump(
             mode="json", include={"name", "base", "seeds", "train", "report", "baseline", "match", "bootstrap"}
@@ -66,14 +62,25 @@ def document(plan: Plan) -> dict[str, Any]:
         "dataset": plan.base.dataset,
         "overrides": dict(grid.overrides),
         "objectives": {
-            o.name: {"family": o.family, "kind": o.kind, "given": o.given, **_counts(baseline[o.name])}
-            for o in plan.base.objectives
+            o.name: {"family": o.family, "kind": o.kind, "given": o.given, **_counts(baseline[o.name])} for o in judged
         },
         "cores": os.cpu_count(),
         "says": list(summary(figures, kinds, grid.baseline)),
         "cells": [{"design": c.design.name, "seed": c.seed, "key": c.folder.name} for c in plan.cells],
         **figures,
     }
+
+
+def _describe(figures: dict[str, Any], plan: Plan) -> None:
+    """Add to each network's figures what it is."""
+    for design in plan.designs:
+        part = figures["variants"].get(design.name) if design.only is None else figures["single_task"].get(design.only)
+        if part is not None:
+            part["trunk"] = design.config.model.trunk.model_dump(mode="json")
+            part["objective_names"] = list(design.config.objective_names)
+            part["widths_factor"] = plan.factors[design.name]
+    for variant in plan.grid.variants:
+        figures["variants"][variant.name]["overrides"] = dict(variant.overrides)
 
 
 def _counts(figures: dict[str, Any]) -> dict[str, Any]:

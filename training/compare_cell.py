@@ -118,9 +118,11 @@ def run_cell(folder: Path, alone: bool = False) -> None:
             cosines[str(day)] = gradient_cosines(learner, day, rows)
         learner.trainer.grow(encoded.sizes[day])
     at_row, at_slate = np.concatenate(predictions), np.concatenate(slate_predictions)
-    judged = Judged.of(EncodedDays.open(spec.rows), spec.report, spec.config.objective_names)
-    kinds = {objective.name: objective.kind for objective in spec.config.objectives}
-    objectives, samples = judge_rows(kinds, judged, at_row, at_slate, spec.bootstrap)
+    base = EncodedDays.open(spec.rows)  # an objective that is not the base's has no rows to be judged on
+    kinds = {objective.name: objective.kind for objective in spec.config.objectives if objective.name in base.objectives}
+    columns = [k for k, name in enumerate(spec.config.objective_names) if name in kinds]
+    judged = Judged.of(base, spec.report, list(kinds))
+    objectives, samples = judge_rows(kinds, judged, at_row[:, columns], at_slate[:, columns], spec.bootstrap)
     _save_arrays(folder / "samples.npz", samples)
     same = {} if np.array_equal(at_row, at_slate) else {"slate_predictions": at_slate}
     _save_arrays(folder / "predictions.npz", {"predictions": at_row, **same})

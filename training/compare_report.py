@@ -66,9 +66,8 @@ def _forest(objective: str, report: Figures) -> Markup | None:
 
 def _cosine_maps(report: Figures) -> Iterator[tuple[str, list[tuple[str, Markup]], Markup | None, Markup | None]]:
     """Per variant its days' matrices, the mean of all days, and each pair's line over the days."""
-    names = list(report["objectives"])
     for variant, figures in report["variants"].items():
-        by_day = figures["gradient_cosines"]
+        by_day, names = figures["gradient_cosines"], figures["objective_names"]
         if not by_day:
             continue
         small = [(day, cosines(f"{variant}, {day}", names, matrix, False)) for day, matrix in by_day.items()]
@@ -110,14 +109,15 @@ def _level(found: Figures) -> Markup:
     return text if found["deviation"] is None else text + Markup(" <small>± {}</small>").format(_number(found["deviation"]))
 
 
-def _gap(found: Figures | None) -> Markup:
-    """A difference over its interval, with its verdict."""
+def _gap(found: Figures | None, word: str | None = None) -> Markup:
+    """A difference over its interval, with its verdict, or another ``word`` for it."""
     if found is None or found["mean"] is None:
         return DASH
-    text = Markup("<b>{}</b>").format(_signed(found["mean"]))
+    chip = Markup('<span class="chip {}">{}</span>').format(found["verdict"], word or found["verdict"])
+    text = chip + Markup("<b>{}</b>").format(_signed(found["mean"]))
     if found["interval"] is not None:
         text += Markup(" <small>{} to {}</small>").format(*map(_signed, found["interval"]))
-    return text + Markup(' <span class="chip {0}">{0}</span>').format(found["verdict"])
+    return text
 
 
 def _number(value: float) -> str:

@@ -74,15 +74,15 @@ def plan_cells(grid: Grid, base: Config, home: Home, console: Console) -> Plan:
         ConfigError: an override is wrong, or sizes cannot be matched.
         LogError: a day has no rows.
     """
-    root = home.root / "compare" / grid.name
+    root, wanted = home.root / "compare" / grid.name, designs(grid, base)
     with _encoding(console) as on_design:
         of_base = encode_days(base, home, root / "encoded", grid.train_days, grid.report_days)
         encoded = {}
-        for design in designs(grid, base):
+        for design in wanted:
             on_design(design.name)
             encoded[design.name] = encode_days(design.whole, home, root / "encoded", grid.train_days, grid.report_days)
-    matched = dict(_matched(grid, designs(grid, base), encoded, root / "sizes.json"))
-    chosen = [replace(design, config=matched[design.name].config) for design in designs(grid, base)]
+    matched = dict(_matched(grid, wanted, encoded, root / "sizes.json"))
+    chosen = [replace(design, config=matched[design.name].config) for design in wanted]
     cells = [
         _cell(grid, design, seed, root, encoded[design.name].folder, of_base.folder)
         for seed in grid.seeds
