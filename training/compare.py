@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _describe(figures: dict[str, Any], plan: Plan) -> None:
+def _describe(figures: Mapping[str, Any], plan: Plan) -> None:
     """Add to each network's figures what it is."""
     for design in plan.designs:
         part = figures["variants"].get(design.name) if design.only is None else figures["single_task"].get(design.only)
