@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from data.home import Home
-from models.step import Trainer
+from models.step import Predicted, Trainer
 from tests.small_log import small_config, small_days, small_tables, write_home
 from training.days import COSINE_ROWS, learn_days
 from training.figures import evaluate
@@ -34,6 +34,9 @@ def test_cosines_of_each_scored_day_before_training_on_it_outlive_a_kill(
         happened.append("cosines")
         return np.where(np.eye(k) > 0, 1.0, np.nan)
 
+    def predict(_: Trainer, blocks: Any) -> Predicted:
+        return Predicted(np.full((len(blocks["video"]), k), 0.5, "f4"), np.ones((k, 1)), np.zeros(k), np.zeros((0, 0), bool))
+
     def train(_: Learner, day: date, *__: object) -> Any:
         if day in killed:
             raise KeyboardInterrupt
@@ -41,7 +44,7 @@ def test_cosines_of_each_scored_day_before_training_on_it_outlive_a_kill(
         return np.zeros(k)
 
     monkeypatch.setattr(Trainer, "gradient_cosines", cosines)
-    monkeypatch.setattr(Trainer, "predict", lambda _, blocks: (np.full((len(blocks["video"]), k), 0.5), np.ones((k, 1))))
+    monkeypatch.setattr(Trainer, "predict_with_gates", predict)
     monkeypatch.setattr(Learner, "train", train)
     where = Home(home)
     write_home(where, CONFIG, DAYS, small_tables())
