@@ -32,10 +32,11 @@ share of weights clipped and the share of their sum that is cut are reported. **
 estimate's is its worst slot's. Below 200 there is none, nor below 50 of the users' sums, which the intervals are made of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.ranking import Ranking, combine, expected
 from training.off_policy_intervals import LeftOut, left_out
@@ -44,6 +45,7 @@ from training.off_policy_weights import Floats, Given, Slates, Target, foreseen,
 
 LEAST_EFFECTIVE = 200
 LEAST_USERS = 50
+PIECE = 1_000
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,26 @@ class Estimate:
 def target_of(slates: Slates, ranking: Ranking, share: float | None = None) -> Target:
     """These requests ordered by a ranking; explored as they were, or by another share (0: not at all)."""
     requests, candidates, objectives = slates.predictions.shape
-    keys = combine(slates.predictions.reshape(-1, objectives), ranking).keys.reshape(requests, candidates)
+    keys = np.empty((requests, candidates))
+    for some in _pieces(requests):
+        flat = slates.predictions[some].reshape(-1, objectives)
+        keys[some] = combine(flat, ranking).keys.reshape(-1, candidates)
     return Target(keys, slates.share if share is None else np.full(requests, float(share)))
 
 
-def values_of(slates: Slates, given: Sequence[int | None]) -> Floats:
+def values_of(slates: Slates, given: Sequence[int | None]) -> NDArray[np.float32]:
     """q [R, C, K] before c_s: the expected outcomes as predicted; 0 where there is no candidate."""
-    flat = expected(slates.predictions.reshape(-1, slates.predictions.shape[2]), given)
-    return np.nan_to_num(flat, posinf=0.0, neginf=0.0).reshape(slates.predictions.shape)
+    shape = slates.predictions.shape
+    values = np.empty(shape, np.float32)
+    for some in _pieces(shape[0]):
+        flat = expected(slates.predictions[some].reshape(-1, shape[2]), given)
+        values[some] = np.nan_to_num(flat, posinf=0.0, neginf=0.0).reshape(-1, *shape[1:])
+    return values
+
+
+def _pieces(requests: int) -> Iterator[slice]:
+    """Some requests at a time: all their candidates in float64, several times over, would not fit in memory."""
+    return (slice(start, start + PIECE) for start in range(0, requests, PIECE))
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,7 @@ class Judge:
     """Judges any number of targets on the same requests."""
 
     slates: Slates
-    values: Floats  # [R, C, K]
+    values: NDArray[np.float32]  # [R, C, K]
     total: Floats  # of them [R, K]
     predicted: Floats  # [R, S, K] of what was shown, scaled
     scales: Floats  # c [S, K]
@@ -114,10 +128,10 @@ class Judge:
     def of(cls, slates: Slates, given: Sequence[int | None], depends: Given = "above") -> "Judge":
         values = values_of(slates, given)
         places = np.maximum(slates.shown, 0)[:, :, None]
-        predicted = np.where(slates.filled[:, :, None], np.take_along_axis(values, places, axis=1), 0.0)
+        predicted = np.where(slates.filled[:, :, None], np.take_along_axis(values, places, axis=1), 0.0).astype(np.float64)
         total = predicted.sum(axis=0)
         scales = np.divide(slates.outcomes.sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
-        return cls(slates, values, values.sum(axis=1), predicted * scales, scales, depends)
+        return cls(slates, values, values.sum(axis=1, dtype=np.float64), predicted * scales, scales, depends)
 
     def estimate(self, target: Target) -> Estimate:
         """The value of a target, or why there is none."""

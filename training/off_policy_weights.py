@@ -102,13 +102,13 @@ def _slot_chances(slates: Slates, target: Target) -> Floats:
     return np.where(slates.filled, result, 1.0)
 
 
-def foreseen(slates: Slates, target: Target, values: Floats, total: Floats) -> Floats:
+def foreseen(slates: Slates, target: Target, values: NDArray[np.floating], total: Floats) -> Floats:
     """What the target's slots would bring [R, S, K] by ``values`` [R, C, K] (0 where there is no candidate) that come to
     ``total`` [R, K]. Exact, though only the first S ranks are looked at: all others are alike in every slot."""
     slots = slates.shown.shape[1]
     table = slot_chances(slates.eligible, target.share, slots)
     first = best_first(target.keys, min(slots, target.keys.shape[1]))
-    of_first = np.take_along_axis(values, first[:, :, None], axis=1)
+    of_first = np.take_along_axis(values, first[:, :, None], axis=1).astype(np.float64)
     rest = total - of_first.sum(axis=1)
     found = table[:, :, : first.shape[1]] @ of_first + table[:, :, -1:] * rest[:, None, :]
     return np.asarray(np.where(slates.filled[:, :, None], found, 0.0))
