@@ -84,7 +84,9 @@ def test_negative_transfer_is_flagged_where_the_interval_lies_below_zero_and_onl
     }
     assert flags == {"shared": {"click": False, "watch": True}, "less": {"click": False, "watch": False}}
     assert figures["variants"]["shared"]["against_single_task"]["watch"]["interval"][1] < 0
-    assert list(summary(figures, KINDS, "shared"))[-1] == "Negative transfer: watch in shared."
+    assert list(summary(figures, KINDS, "shared"))[-1] == "Negative transfer: shared (watch)."
+    single = compare({"shared": shared[:1]}, {}, "shared", KINDS)
+    assert next(iter(summary(single, KINDS, "shared"))).startswith("One seed: ")
     helped = compare({"shared": design(0.5, seeds)}, {"click": design(2.0, seeds, ["click"])}, "shared", KINDS)
     found = helped["variants"]["shared"]["against_single_task"]["click"]
     assert (found["verdict"], found["negative_transfer"]) == ("better", False)

@@ -181,6 +181,8 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 def summary(figures: Figures, kinds: Mapping[str, str], baseline: str) -> Iterator[str]:
     """What stands out, in sentences: who is better and worse on which headline metric; the rest is noise."""
+    if figures["variants"][baseline]["gates"]["seeds"] == 1:
+        yield "One seed: what follows holds for this one training of each network; another seed may say otherwise."
     rivals = {name: v["against_baseline"] for name, v in figures["variants"].items() if v["against_baseline"] is not None}
     for objective, kind in kinds.items():
         groups: dict[str, list[str]] = {"better": [], "worse": [], "noise": [], "unknown": []}
@@ -195,10 +197,9 @@ def summary(figures: Figures, kinds: Mapping[str, str], baseline: str) -> Iterat
         if parts:
             yield f"{objective}, against {baseline}: {'; '.join(parts)}."
     if figures["single_task"]:
-        flags = [
-            f"{objective} in {name}"
+        flags = {
+            name: [o for o, found in variant["against_single_task"].items() if found["negative_transfer"]]
             for name, variant in figures["variants"].items()
-            for objective, found in variant["against_single_task"].items()
-            if found["negative_transfer"]
-        ]
-        yield f"Negative transfer: {', '.join(flags) if flags else 'none that is more than noise'}."
+        }
+        hurt = [f"{name} ({', '.join(objectives)})" for name, objectives in flags.items() if objectives]
+        yield f"Negative transfer: {', '.join(hurt) if hurt else 'none that is more than noise'}."
