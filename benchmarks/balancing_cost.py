@@ -13,7 +13,6 @@ its resident set rises from the built network over the first steps, its graph in
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -68,18 +67,19 @@ def table_sizes(config: Config, users: int, videos: int) -> dict[str, int]:
     return {name: known.get(name, CATEGORIES) for name in build_layout(config).tables}
 
 
-def resident() -> float:
-    """MiB of this process at its highest."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident(field: str) -> float:
+    """MiB of this process: VmRSS now, VmHWM at its highest."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
 
 
 def rise(config: Config, kind: str, sizes: dict[str, int], n: int) -> float:
     """MiB that this process's resident set rises by over the first steps."""
     made = trainer(config, kind, sizes)
     blocks, targets = rows(config, sizes, n)
-    before = resident()
+    before = resident("VmRSS")
     made.train_epoch(blocks, targets, np.arange(n), 1)
-    return resident() - before
+    return resident("VmHWM") - before
 
 
 def risen(kind: str) -> float:
