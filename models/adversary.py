@@ -15,6 +15,9 @@ from models.noise import derive
 CLASSES = 32
 """Of a category that is guessed: all rows of its vocabulary from the last class on are that class."""
 
+LIMIT = 5.0
+"""Of a guess, softly: what is unlearnt raises the loss, which must have an end."""
+
 
 def reverse_gradient(x: tf.Tensor, strength: float) -> tf.Tensor:
     """x itself; the gradient that comes back is multiplied by -strength (Ganin & Lempitsky, ICML 2015)."""
@@ -29,6 +32,9 @@ def reverse_gradient(x: tf.Tensor, strength: float) -> tf.Tensor:
 class Adversary(keras.layers.Layer):  # type: ignore[misc]
     """The loss of guessing the training-only inputs from h [n, D]: the mean over its fields of the cross entropy of a
     category (a number in buckets is one) or the squared error of a standardised number.
+
+    h counts up to its length (each row has a mean square of 1), and a guess is g -> 5 tanh(g / 5): else the trunk, which is
+    rewarded for a bad guess, could make the loss as large as it likes by its scale alone, and forget its objectives.
 
     Args:
         side: the training-only side. Categories that are averaged over several places are not guessed.
@@ -56,9 +62,11 @@ class Adversary(keras.layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def call(self, h: tf.Tensor, block: TensorBlock) -> tf.Tensor:
+        h *= tf.math.rsqrt(tf.reduce_mean(tf.square(h), 1, keepdims=True) + 1e-6)
         for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
             h = tf.nn.relu(tf.matmul(h, kernel.value) + bias)
         guesses = tf.matmul(h, self.kernels[-1].value) + self.biases[-1]
+        guesses = LIMIT * tf.tanh(guesses / LIMIT)
         ints, floats = block
         losses = []
         for place, offset in enumerate(self.categories):

@@ -108,7 +108,16 @@ def test_the_adversary_guesses_categories_and_numbers() -> None:
         kernel.assign(tf.zeros_like(kernel))
     assert adversary(tf.ones([2, 5]), block).numpy() == pytest.approx((math.log(CLASSES) + 5.0 + 0.5) / 3)
     adversary.biases[1].assign(tf.one_hot(CLASSES - 1, CLASSES + 2) * 50.0)  # the class that all rows from there on share
-    assert adversary(tf.ones([1, 5]), (block[0][1:], tf.zeros([1, 2]))).numpy() == pytest.approx(0.0, abs=1e-6)
+    sure = math.log(1 + (CLASSES - 1) * math.exp(-5.0))  # as sure as a guess may be
+    assert adversary(tf.ones([1, 5]), (block[0][1:], tf.zeros([1, 2]))).numpy() == pytest.approx(sure / 3, rel=1e-4)
+
+
+def test_a_longer_representation_is_no_way_round_the_adversary() -> None:
+    layout = build_layout(config_of("adversarial"))
+    adversary = Adversary(layout.sides["training_only"], (), seed=1)
+    adversary.build((None, 5))
+    h, block = tf.constant([[1.0, -2.0, 0.5, 0.1, 3.0]]), (tf.constant([[4]]), tf.constant([[1.0, 0.0]]))
+    assert adversary(1000.0 * h, block).numpy() == pytest.approx(adversary(h, block).numpy(), rel=1e-4)
 
 
 def test_an_adversary_needs_something_to_guess() -> None:
