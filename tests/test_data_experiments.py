@@ -77,9 +77,7 @@ def test_a_weights_file_stands_beside_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"like: expected a finite number above 0, got 0\.0"):
         load_experiment(tmp_path / "x.toml")
     (tmp_path / "likes.toml").write_text("like = 3.0\n")
-    with pytest.raises(
-        ConfigError, match=r"likes.toml should have a table \[weights\], and .* beside it, got like"
-    ):
+    with pytest.raises(ConfigError, match=r"likes.toml should have a table \[weights\], and .* beside it, got like"):
         load_experiment(tmp_path / "x.toml")
 
 
