@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import AfterValidator, Field
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from data.errors import WatchNextError
 from service.catalogue import LiveVideos
@@ -20,6 +21,16 @@ from service.strict_json import JsonRoute
 log = structlog.get_logger()
 
 MAX_VIDEOS = 1_000
+
+
+class Rest(PathConvertor):
+    """The rest of the path as it is, slashes and line breaks too: ``path`` stops before a break, so that taking down
+    ``"v1\\n"`` took down ``"v1"``."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("rest", Rest())
 
 router = APIRouter(prefix="/v1", tags=["videos"], route_class=JsonRoute)
 
@@ -77,14 +88,16 @@ def bring(body: Videos, request: Request) -> VideoStatuses:
     return _store(body.videos, [f"videos[{place}]." for place in range(len(body.videos))], videos, serving, runtime)
 
 
-@router.put("/videos/{video_id:path}", responses=documented(400, 413, 415, 422, 500, 503), summary="Bring or change a video")
+@router.put(
+    "/videos/{video_id:rest}", responses=documented(400, 413, 415, 422, 500, 503), summary="Bring or change a video"
+)
 def put(video_id: VideoId, body: VideoFields, request: Request) -> VideoStatus:
     videos, serving, runtime = _open(request)
     named = NamedVideo.model_construct(video_id=video_id, **dict(body))
     return _store([named], [""], videos, serving, runtime).videos[0]
 
 
-@router.get("/videos/{video_id:path}", responses=documented(404, 422, 500, 503), summary="What is known of a video")
+@router.get("/videos/{video_id:rest}", responses=documented(404, 422, 500, 503), summary="What is known of a video")
 def look_up(video_id: VideoId, request: Request) -> Video:
     videos, serving, _ = _open(request)
     row, taken_down_at = videos.get(video_id, serving)
@@ -95,7 +108,7 @@ def look_up(video_id: VideoId, request: Request) -> Video:
 
 
 @router.delete(
-    "/videos/{video_id:path}", status_code=204, responses=documented(422, 500, 503), summary="Never return a video again"
+    "/videos/{video_id:rest}", status_code=204, responses=documented(422, 500, 503), summary="Never return a video again"
 )
 def take_down(video_id: VideoId, request: Request) -> Response:
     videos, _, _ = _open(request)

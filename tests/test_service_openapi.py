@@ -41,8 +41,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     try:
         while not server.started:
             pass
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}", key
+        address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        while requests.get(f"{address}/readyz", timeout=30).status_code == 503:  # the bundle is loaded beside it
+            pass
+        yield address, key
     finally:
         server.should_exit = True
         thread.join()

@@ -197,6 +197,14 @@ def test_what_is_taken_down_is_never_returned(client: TestClient, home: Path, re
         assert "v2" not in recommend(restarted)
 
 
+def test_an_id_is_taken_from_the_path_whole(client: TestClient) -> None:
+    for video_id, path in (("v1\n", "v1%0A"), ("a\nb", "a%0Ab"), ("a/b", "a%2Fb"), ("\n", "%0A")):
+        assert client.put(f"/v1/videos/{path}", json={"columns": {}}).json()["video_id"] == video_id
+        assert client.get(f"/v1/videos/{path}").json()["video_id"] == video_id
+        assert client.delete(f"/v1/videos/{path}").status_code == 204
+    assert client.get("/v1/videos/v1").json()["taken_down_at"] is None
+
+
 def test_a_takedown_holds_while_others_ask(client: TestClient) -> None:
     down, stop = Event(), Event()
 
