@@ -88,9 +88,7 @@ def bring(body: Videos, request: Request) -> VideoStatuses:
     return _store(body.videos, [f"videos[{place}]." for place in range(len(body.videos))], videos, serving, runtime)
 
 
-@router.put(
-    "/videos/{video_id:rest}", responses=documented(400, 413, 415, 422, 500, 503), summary="Bring or change a video"
-)
+@router.put("/videos/{video_id:rest}", responses=documented(400, 413, 415, 422, 500, 503), summary="Bring or change a video")
 def put(video_id: VideoId, body: VideoFields, request: Request) -> VideoStatus:
     videos, serving, runtime = _open(request)
     named = NamedVideo.model_construct(video_id=video_id, **dict(body))
