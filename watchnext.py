@@ -425,7 +425,7 @@ def write_reports(config: "Config", home: Home, days: tuple[date, date] | None, 
     if days is not None:
         figures = {**run(config, home, *days, bundle.version, console), "progressive": progressive}
         name = f"{days[0]}..{days[1]}"
-    elif not progressive:
+    elif "objectives" not in progressive:
         raise LogError(
             f"nothing to report: bundle {bundle.version} was trained on its fit days only, and no later day is there"
         )

@@ -239,3 +239,12 @@ def test_a_day_trained_on_is_not_evaluated_on(full: Home, config: Path, tmp_path
     assert result.exit_code == 2
     assert f"was trained on days up to {DAYS[1]}" in result.stderr
     assert Registry(full).versions("mini")
+
+
+def test_a_bundle_of_its_fit_days_alone_has_nothing_to_report(home: Path, config: Path) -> None:
+    write_home(Home(home), load_config(config), {DAYS[0]: rows(DAYS[0])}, {})
+    runner = CliRunner()
+    assert runner.invoke(watchnext.app, ["train", str(config)]).exit_code == 0
+    result = runner.invoke(watchnext.app, ["report", str(config)])
+    assert result.exit_code == 2, result.output
+    assert "nothing to report" in result.stderr
