@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date, timedelta
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.config import Config, Side
+from data.days import day_start
 from data.features.layout import SIDES, Block, build_layout
+from data.features.slates import slate_times
+from data.features.state import Encoded, FeatureState
 from data.features.targets import TargetStats
+from data.home import Home
+from data.log import read_day
 from models.arrays import read_arrays, write_arrays
 from models.network import Network
 from models.noise import derive
 from models.step import Trainer
+from training.days import read_tables
 
 Floats = NDArray[Any]
 Blocks = Mapping[Side, Block]
@@ -108,3 +115,28 @@ def _named(blocks: Blocks) -> dict[str, Floats]:
 
 def _blocks(arrays: Mapping[str, Floats]) -> dict[Side, Block]:
     return {side: Block(arrays[f"{side}/ints"], arrays[f"{side}/floats"]) for side in SIDES}
+
+
+def facts_of(judged: Sequence[Encoded]) -> dict[str, Floats]:
+    """Targets [n, K], user and slate [n]."""
+    return {name: np.concatenate([getattr(rows, name) for rows in judged]) for name in ("targets", "user", "slate")}
+
+
+def log_days(config: Config, first: date, judged_from: date, last: date) -> EncodedDays:
+    """Ingested days: those before ``judged_from`` to train on, the others at row (with their facts) and at slate time."""
+    home = Home.from_environment()
+    dates = [first + timedelta(days=i) for i in range((last - first).days + 1)]
+    fit = [(day, read_day(home, config, day)) for day in dates[: config.training.fit_days]]
+    state = FeatureState.fit(config, read_tables(home, config), fit)
+    days, judged = [], []
+    for day in dates:
+        batch, sizes = read_day(home, config, day), state.table_sizes()
+        rows = state.encode(batch, day)
+        if day < judged_from:
+            days.append(TrainingDay(rows.blocks, rows.targets, sizes))
+        else:
+            judged.append((rows, state.encode(batch, day, slate_times(batch, rows.slate))))
+        state.advance(batch, day_start(day + timedelta(days=1), config.timezone))
+    of_rows, of_slates = ({side: stack([pair[at].blocks[side] for pair in judged]) for side in SIDES} for at in (0, 1))
+    facts = facts_of([rows for rows, _ in judged])
+    return EncodedDays(days, state.target_stats, sizes, {"rows": Judged(of_rows, facts), "slates": Judged(of_slates, {})})

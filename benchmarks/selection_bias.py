@@ -24,28 +24,22 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from encoded_days import EncodedDays, Floats, Judged, TrainingDay, key, stack, train
+from encoded_days import EncodedDays, Floats, key, log_days, train
 from rich.console import Console
 from scipy.stats import t as student
 from simulator_days import unseen_ndcg, world_days
 from simulator_gap import expected_gauc
 
 from data.config import CategoryFeature, Config, load_config
-from data.days import day_start
-from data.features.layout import SIDES
-from data.features.slates import slate_times
-from data.features.state import FeatureState
 from data.home import Home
-from data.log import read_day
 from data.simulator.settings import WorldConfig
 from models.step import Trainer
 from training.charts import ForestRow, forest
-from training.days import read_tables
 from training.metrics import auc, gauc
 
 BASELINE = "shallow_tower"
@@ -122,30 +116,8 @@ def kuairand_days(config: Config, cache: Path, console: Console) -> EncodedDays:
     folder = cache / f"kuairand-{key(config, {})}"
     if not (folder / "facts.json").exists():
         console.print("KuaiRand: encoding the days")
-        _encode_kuairand(config).save(folder)
+        log_days(config, FIRST, JUDGED_FROM, LAST).save(folder)
     return EncodedDays.load(folder)
-
-
-def _encode_kuairand(config: Config) -> EncodedDays:
-    home = Home.from_environment()
-    dates = [FIRST + timedelta(days=i) for i in range((LAST - FIRST).days + 1)]
-    fit = [(day, read_day(home, config, day)) for day in dates[: config.training.fit_days]]
-    state = FeatureState.fit(config, read_tables(home, config), fit)
-    days, judged = [], []
-    for day in dates:
-        batch, sizes = read_day(home, config, day), state.table_sizes()
-        rows = state.encode(batch, day)
-        if day < JUDGED_FROM:
-            days.append(TrainingDay(rows.blocks, rows.targets, sizes))
-        else:
-            judged.append((rows, state.encode(batch, day, slate_times(batch, rows.slate))))
-        state.advance(batch, day_start(day + timedelta(days=1), config.timezone))
-    facts = {
-        "targets": np.concatenate([rows.targets for rows, _ in judged]),
-        "slate": np.concatenate([rows.slate for rows, _ in judged]),
-    }
-    of_rows, of_slates = ({side: stack([pair[at].blocks[side] for pair in judged]) for side in SIDES} for at in (0, 1))
-    return EncodedDays(days, state.target_stats, sizes, {"rows": Judged(of_rows, facts), "slates": Judged(of_slates, facts)})
 
 
 def judge_kuairand(trainer: Trainer, encoded: EncodedDays) -> dict[str, float]:

@@ -30,27 +30,22 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from encoded_days import EncodedDays, Floats, Judged, TrainingDay, key, stack, train
+from encoded_days import EncodedDays, Floats, Judged, TrainingDay, facts_of, key, log_days, stack, train
 from rich.console import Console
 from rich.table import Table
 
 from data.config import Config, Objective, load_config, parse_config
-from data.days import day_start
 from data.features.layout import SIDES, build_layout
-from data.features.slates import slate_times
-from data.features.state import Encoded, FeatureState
 from data.features.targets import TargetStats
 from data.home import Home
-from data.log import read_day
 from data.simulator.settings import WorldConfig
 from data.simulator.world import World
 from training.bootstrap import Resamples, difference, interval, over_seeds
-from training.days import read_tables
 from training.measure import Estimate, Rows, measure
 from training.metrics import auc, slate_aucs
 
@@ -145,26 +140,6 @@ def encode(data: str, base: Config, seed: int, rows: int, cache: Path, console: 
     return EncodedDays.load(folder)
 
 
-def log_days(config: Config, first: date, judged_from: date, last: date) -> EncodedDays:
-    """The days before ``judged_from`` to train on; the others at row and at slate time."""
-    home = Home.from_environment()
-    dates = [first + timedelta(days=i) for i in range((last - first).days + 1)]
-    fit = [(day, read_day(home, config, day)) for day in dates[: config.training.fit_days]]
-    state = FeatureState.fit(config, read_tables(home, config), fit)
-    days, judged = [], []
-    for day in dates:
-        batch, sizes = read_day(home, config, day), state.table_sizes()
-        rows = state.encode(batch, day)
-        if day < judged_from:
-            days.append(TrainingDay(rows.blocks, rows.targets, sizes))
-        else:
-            judged.append((rows, state.encode(batch, day, slate_times(batch, rows.slate))))
-        state.advance(batch, day_start(day + timedelta(days=1), config.timezone))
-    facts = facts_of([rows for rows, _ in judged])
-    of_rows, of_slates = ({side: stack([pair[at].blocks[side] for pair in judged]) for side in SIDES} for at in (0, 1))
-    return EncodedDays(days, state.target_stats, sizes, {"rows": Judged(of_rows, facts), "slates": Judged(of_slates, {})})
-
-
 def world_days(config: Config, world: World, console: Console) -> EncodedDays:
     """All days of a world but the last two to train on; of these the exploration rows with the expected watch time."""
     from simulator_days import TEST_DAYS, exploration, prepare
@@ -182,11 +157,6 @@ def world_days(config: Config, world: World, console: Console) -> EncodedDays:
     judged = Judged(blocks, {name: values[rows] for name, values in facts.items()})
     days = [TrainingDay(day.encoded.blocks, day.encoded.targets, day.sizes) for day in prepared.days[:-TEST_DAYS]]
     return EncodedDays(days, prepared.state.target_stats, prepared.days[-1].sizes, {"rows": judged})
-
-
-def facts_of(judged: Sequence[Encoded]) -> dict[str, Floats]:
-    """Targets [n, K], user and slate [n]."""
-    return {name: np.concatenate([getattr(rows, name) for rows in judged]) for name in ("targets", "user", "slate")}
 
 
 def cell(
