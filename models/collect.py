@@ -20,9 +20,6 @@ from models.staging import discard, locked, remove_abandoned
 
 logger = logging.getLogger(__name__)
 
-_LIVE = {"champion", "previous", "shadow", "canary", "experiment"}
-"""The reasons for which a version serves, or may at once."""
-
 
 @dataclass
 class Collection:
@@ -73,17 +70,21 @@ def needed(registry: Registry, name: str) -> dict[int, str]:
     Raises:
         WatchNextError: the database, or an experiment's file, can't be read.
     """
+    reasons: dict[int, str] = {}
+    for version, reason in _needs(registry, name):
+        reasons[version] = f"{reasons[version]}, {reason}" if version in reasons else reason
+    return _with_origins(registry, name, reasons)
+
+
+def _needs(registry: Registry, name: str) -> list[tuple[int, str]]:
+    """Who needs which version, a pair for each reason."""
     rollouts, pointer = Rollouts(registry), registry.pointer(name)
     found = [] if pointer is None else [(pointer.version, "champion"), (pointer.previous, "previous")]
     found += [(version, "pinned") for version in rollouts.pinned(name)]
     found += [(rollout.version, kind) for kind, rollout in rollouts.find(name).items() if rollout.running]
     experiments = load_experiments(registry.home.root / "experiments", name)
     found += [(arm.bundle, "experiment") for e in experiments for arm in e.arms]
-    reasons: dict[int, str] = {}
-    for version, reason in found:
-        if version is not None:
-            reasons[version] = f"{reasons[version]}, {reason}" if version in reasons else reason
-    return _with_origins(registry, name, reasons)
+    return [(version, reason) for version, reason in found if version is not None]
 
 
 def live_from(registry: Registry, name: str) -> date | None:
@@ -93,7 +94,7 @@ def live_from(registry: Registry, name: str) -> date | None:
     Raises:
         WatchNextError: the database, or an experiment's file, can't be read.
     """
-    serving = [version for version, reason in needed(registry, name).items() if _LIVE & set(reason.split(", "))]
+    serving = [version for version, reason in _needs(registry, name) if reason != "pinned"]
     days = [datetime.strptime(str(version // 100), "%Y%m%d").date() for version in serving]
     return min(days) + timedelta(days=1) if days else None
 
