@@ -17,8 +17,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
@@ -29,6 +28,7 @@ from data.days import day_start
 from data.features.tables import EntityTable
 from data.home import Home
 
+ROOT = Path(__file__).resolve().parents[1]
 FIRST_DAY = date(2022, 4, 25)
 DAYS = 3
 USERS, VIDEOS, ROWS = 27_000, 8_000, 200_000
