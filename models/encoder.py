@@ -27,18 +27,16 @@ class Split(NamedTuple):
     moving: tf.Tensor
 
 
-def linear(x: "tf.Tensor | Split", kernel: tf.Tensor) -> tf.Tensor:
-    """x W over the last axis of x and the last but one of W: [n, D] by [..., D, H] gives [..., n, H].
+def linear(x: "tf.Tensor | Split", kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
+    """x W + b over the last axis of x and the last but one of W: [n, D] by [..., D, H], b [..., 1, H], gives [..., n, H].
 
-    For a :class:`Split`, W = [W_f; W_m] and x W = fixed W_f + moving W_m, the first computed once (DESIGN.md, Scoring
-    fast). Exact but for the order of additions.
+    For a :class:`Split`, W = [W_f; W_m] and x W + b = moving W_m + (fixed W_f + b), the latter computed once (DESIGN.md,
+    Scoring fast). Exact but for the order of additions.
     """
-    if not isinstance(x, Split):
-        return tf.matmul(x, kernel)
-    width = x.fixed.shape[-1]
-    if width == 0:
-        return tf.matmul(x.moving, kernel)
-    return tf.matmul(x.moving, kernel[..., width:, :]) + tf.matmul(x.fixed, kernel[..., :width, :])
+    if isinstance(x, Split) and (width := x.fixed.shape[-1]):
+        return tf.matmul(x.moving, kernel[..., width:, :]) + linear(x.fixed, kernel[..., :width, :], bias)
+    product = tf.matmul(x.moving if isinstance(x, Split) else x, kernel)
+    return product if bias is None else product + bias
 
 
 class Encoder:

@@ -46,7 +46,7 @@ class Conditioned(Trunk):
         for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             hidden = noise.dropout(hidden, self.dropout) if noise and i else hidden
             given = beside(self.z, hidden) if self._joined(i) else hidden
-            level = linear(given, kernel.value) + bias
+            level = linear(given, kernel.value, bias.value)
             hidden = tf.nn.relu(self._conditioned(i, level))
         return self.without_gates(hidden)
 

@@ -6,9 +6,20 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from models.encoder import Split, linear
 from models.noise import Noise
 
 LEAST_WEIGHT = 1e-9
+
+
+def logits(x: "tf.Tensor | Split", kernel: tf.Tensor) -> tf.Tensor:
+    """x W_k of every gate k: x [n, D] (or [K, n, D], each gate's own) and W [K, D, E] give [n, K, E]. Of a request's
+    candidates as one product for all gates."""
+    if isinstance(x, Split) and x.moving.shape.rank == 2:
+        gates, inputs, choices = kernel.shape
+        wide = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [inputs, gates * choices])
+        return tf.reshape(linear(x, wide), [-1, gates, choices])
+    return tf.transpose(linear(x, kernel), [1, 0, 2])
 
 
 def gate(logits: tf.Tensor, alive: tf.Tensor | None = None) -> tf.Tensor:

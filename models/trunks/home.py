@@ -6,7 +6,7 @@ import tensorflow as tf
 from models.encoder import Split, linear
 from models.noise import Noise, Stacked, derive
 from models.trunks.base import Trunk, TrunkOutput
-from models.trunks.gates import Choice, combine, gate, gate_penalty, survivors
+from models.trunks.gates import Choice, combine, gate, gate_penalty, logits, survivors
 from models.trunks.parallel import Parallel, pick, rows_of
 
 
@@ -90,12 +90,12 @@ class HoME(Trunk):
         """z [families + 1, n, H], the last one z_s; and the gates' penalty."""
         outputs = self.meta(self._gated(x), noise, self.dropout)
         alive = survivors(noise, tf.shape(outputs)[1], self.meta.parts, self.settings.expert_dropout)
-        families = gate(by_row(linear(x, self.family_gates.value)), self.family_choice.of(alive))
-        everyone = gate(by_row(linear(x, self.shared_gate.value)), alive)
+        families = gate(logits(x, self.family_gates.value), self.family_choice.of(alive))
+        everyone = gate(logits(x, self.shared_gate.value), alive)
         penalty = gate_penalty(families, self.settings.load_balance, self.settings.gate_entropy)
         gates = tf.concat([self.family_choice.spread(families), everyone], 1)
         for weights in self.meta_selves:
-            gates += self_gates(by_row(linear(x, weights.value)), self.group_own, alive)
+            gates += self_gates(logits(x, weights.value), self.group_own, alive)
         return combine(gates, outputs), penalty
 
     def _second(self, z: tf.Tensor, penalty: tf.Tensor, noise: Noise | None) -> TrunkOutput:
@@ -106,11 +106,11 @@ class HoME(Trunk):
         outputs = tf.concat([own, common], 0)
         alive = survivors(noise, tf.shape(outputs)[1], self.experts, settings.expert_dropout)
         told = tf.concat([pick(z, family), pick(z, [last] * self.count)], -1)
-        chosen = gate(by_row(linear(told, self.gates.value)), self.choice.of(alive))
+        chosen = gate(logits(told, self.gates.value), self.choice.of(alive))
         penalty += gate_penalty(chosen, settings.load_balance, settings.gate_entropy)
         gates = weights = self.choice.spread(chosen)
         for kernel in self.selves:
-            weights = weights + self_gates(by_row(linear(told, kernel.value)), self.task_own, alive)
+            weights = weights + self_gates(logits(told, kernel.value), self.task_own, alive)
         return TrunkOutput(combine(weights, outputs), gates, penalty)
 
     def _gated(self, x: "tf.Tensor | Split") -> "tf.Tensor | Split":
@@ -121,11 +121,6 @@ class HoME(Trunk):
         return rows_of(x) * (2.0 * tf.sigmoid(tf.matmul(linear(x, down), up)))
 
 
-def by_row(logits: tf.Tensor) -> tf.Tensor:
-    """[K, n, E] to [n, K, E]."""
-    return tf.transpose(logits, [1, 0, 2])
-
-
-def self_gates(logits: tf.Tensor, own: Choice, alive: tf.Tensor | None) -> tf.Tensor:
+def self_gates(chosen: tf.Tensor, own: Choice, alive: tf.Tensor | None) -> tf.Tensor:
     """The weights [n, K, E] that a group gives to its own experts: softmax over them, or of a lone one the sigmoid."""
-    return own.spread(tf.sigmoid(logits) if own.choices == 1 else gate(logits, own.of(alive)))
+    return own.spread(tf.sigmoid(chosen) if own.choices == 1 else gate(chosen, own.of(alive)))

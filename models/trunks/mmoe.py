@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from models.encoder import Split, linear
+from models.encoder import Split
 from models.noise import Noise, Stacked, derive
 from models.trunks.base import Trunk, TrunkOutput
-from models.trunks.gates import combine, gate, gate_penalty, survivors
+from models.trunks.gates import combine, gate, gate_penalty, logits, survivors
 from models.trunks.parallel import Parallel
 
 
@@ -36,7 +36,7 @@ class MMoE(Trunk):
 
     def call(self, x: "tf.Tensor | Split", noise: Noise | None = None) -> TrunkOutput:
         outputs = self.networks(x, noise, self.dropout)
-        logits = tf.transpose(linear(x, self.gates.value), [1, 0, 2])
-        gates = gate(logits, survivors(noise, tf.shape(logits)[0], self.experts, self.settings.expert_dropout))
+        chosen = logits(x, self.gates.value)
+        gates = gate(chosen, survivors(noise, tf.shape(chosen)[0], self.experts, self.settings.expert_dropout))
         penalty = gate_penalty(gates, self.settings.load_balance, self.settings.gate_entropy)
         return TrunkOutput(combine(gates, outputs), gates, penalty, outputs)

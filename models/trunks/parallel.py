@@ -15,6 +15,10 @@ class Parallel:
     """E networks of the same widths: f_e(x) = a(... a(x W_e0 + b_e0) ...), a = ReLU (or swish). x [n, D], or of each its
     own [E, n, D], gives [E, n, H].
 
+    A :class:`~models.encoder.Split` goes through one network after the other: what lies between the layers of one stays in
+    the processor's cache, and ONNX Runtime makes each layer one product with bias and ReLU inside
+    (docs/decisions/0005).
+
     Args:
         owner: the layer that holds the weights, named ``<prefix>kernel_<i>`` [E, in, out], ``<prefix>bias_<i>`` [E, 1, out].
         parts: E.
@@ -37,7 +41,7 @@ class Parallel:
         norm: bool = False,
         swish: bool = False,
     ) -> None:
-        self.parts, self.norm, self.swish, self.depth = parts, norm, swish, len(layers)
+        self.parts, self.swish, self.depth = parts, swish, len(layers)
         self.kernels, self.biases, self.norms = [], [], []
         for i, (before, after) in enumerate(zip([inputs, *layers[:-1]], layers, strict=True)):
             initial = Stacked(derive(owner.seed, key, i))
@@ -50,6 +54,8 @@ class Parallel:
                 self.norms.append(owner.add_weight(shape=shape, initializer=start, name=f"{prefix}norm_bias_{name}"))
 
     def __call__(self, x: "tf.Tensor | Split", noise: Noise | None = None, dropout: float = 0.0) -> tf.Tensor:
+        if isinstance(x, Split):
+            return tf.stack([self._alone(part, of_part(x, part)) for part in range(self.parts)])
         hidden = self.layer(0, x)
         for i in range(1, self.depth):
             hidden = noise.dropout(hidden, dropout) if noise else hidden
@@ -58,9 +64,20 @@ class Parallel:
 
     def layer(self, i: int, hidden: "tf.Tensor | Split") -> tf.Tensor:
         """Layer ``i`` with its activation."""
-        hidden = linear(hidden, self.kernels[i].value) + self.biases[i]
-        if self.norm and i == self.depth - 1:
-            scale, shift = self.norms
+        hidden = linear(hidden, self.kernels[i].value, self.biases[i].value)
+        return self._activate(i, hidden, [norm.value for norm in self.norms])
+
+    def _alone(self, part: int, x: Split) -> tf.Tensor:
+        """One network's output [n, H]."""
+        hidden: tf.Tensor | Split = x
+        for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+            hidden = linear(hidden, kernel.value[part], bias.value[part])
+            hidden = self._activate(i, hidden, [norm.value[part] for norm in self.norms])
+        return hidden
+
+    def _activate(self, i: int, hidden: tf.Tensor, norms: Sequence[tf.Tensor]) -> tf.Tensor:
+        if norms and i == self.depth - 1:
+            scale, shift = norms
             hidden = normalise(hidden) * scale + shift
         return hidden * tf.sigmoid(hidden) if self.swish else tf.nn.relu(hidden)
 
@@ -81,6 +98,14 @@ def rows_of(x: "tf.Tensor | Split") -> tf.Tensor:
         return x
     repeats = [1] * (x.fixed.shape.rank - 2)
     return tf.concat([tf.tile(x.fixed, [*repeats, tf.shape(x.moving)[-2], 1]), x.moving], -1)
+
+
+def of_part(x: Split, part: int) -> Split:
+    """What network ``part`` reads of x [n, D], of its own [E, n, D], or of one for all [1, n, D]."""
+    if x.moving.shape.rank == 2:
+        return x
+    place = part if x.moving.shape[0] > 1 else 0
+    return Split(x.fixed[place], x.moving[place])
 
 
 def pick(x: "tf.Tensor | Split", places: Sequence[int]) -> "tf.Tensor | Split":

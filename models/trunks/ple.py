@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from models.encoder import Split, linear
+from models.encoder import Split
 from models.noise import Noise, Stacked, derive
 from models.trunks.base import Trunk, TrunkOutput
-from models.trunks.gates import Choice, combine, gate, gate_penalty, survivors
+from models.trunks.gates import Choice, combine, gate, gate_penalty, logits, survivors
 from models.trunks.parallel import Parallel, pick
 
 
@@ -58,13 +58,12 @@ class PLE(Trunk):
         for level in range(self.settings.levels):
             outputs = tf.concat([self._own(level, h, noise), self.common[level](s, noise, self.dropout)], 0)
             alive = survivors(noise, tf.shape(outputs)[1], self.experts, self.settings.expert_dropout)
-            chosen = gate(tf.transpose(linear(h, self.gates[level].value), [1, 0, 2]), self.choice.of(alive))
+            chosen = gate(logits(h, self.gates[level].value), self.choice.of(alive))
             penalty += gate_penalty(chosen, self.settings.load_balance, self.settings.gate_entropy)
             gates = self.choice.spread(chosen)
             h = combine(gates, outputs)
             if level < self.settings.levels - 1:
-                logits = tf.transpose(linear(s, self.shared_gates[level].value), [1, 0, 2])
-                s = combine(gate(logits, alive), outputs)[0]
+                s = combine(gate(logits(s, self.shared_gates[level].value), alive), outputs)[0]
         return TrunkOutput(h, gates, penalty, outputs)
 
     def _own(self, level: int, h: "tf.Tensor | Split", noise: Noise | None) -> tf.Tensor:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models.encoder import Split, linear
+from models.encoder import Split
 from models.noise import Noise, Stacked, derive
 from models.trunks.base import Trunk, TrunkOutput
-from models.trunks.gates import combine, gate, gate_penalty, survivors
+from models.trunks.gates import combine, gate, gate_penalty, logits, survivors
 from models.trunks.parallel import Parallel, pick
 
 
@@ -48,9 +48,9 @@ class STEM(Trunk):
         places = [1 + k for k in range(self.count) for _ in range(self.settings.task_experts)]
         own = self.own(pick(x, places), noise, self.dropout)
         outputs = tf.concat([own, self.common(pick(x, [0]), noise, self.dropout)], 0)
-        both = linear(pick(x, range(1, 1 + self.count)), self.gates.value) + linear(pick(x, [0]), self.gates.value)
-        logits = tf.transpose(both, [1, 0, 2])
-        gates = gate(logits, survivors(noise, tf.shape(logits)[0], self.experts, self.settings.expert_dropout))
+        own_logits = logits(pick(x, range(1, 1 + self.count)), self.gates.value)
+        chosen = own_logits + logits(pick(x, [0]), self.gates.value)
+        gates = gate(chosen, survivors(noise, tf.shape(chosen)[0], self.experts, self.settings.expert_dropout))
         penalty = gate_penalty(gates, self.settings.load_balance, self.settings.gate_entropy)
         h = combine(gates * self.learns, outputs) + combine(gates * (1 - self.learns), tf.stop_gradient(outputs))
         return TrunkOutput(h, gates, penalty, outputs)
