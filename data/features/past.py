@@ -20,6 +20,15 @@ SEEN = "seen_at"
 """The column of what we served ourselves: when the item became an impression (ms); null on rows of a team's files."""
 
 
+Timing = tuple[Mapping[str, int], Mapping[str, int]]
+"""Of each label its feedback delay and its window, ms."""
+
+
+def timings(config: Config) -> Timing:
+    delays = {name: round(label.feedback_delay * 1000) for name, label in config.labels.items()}
+    return delays, {name: config.window(name) for name in config.labels}
+
+
 class Past:
     """Entries seen as a :class:`View`, with each label's values and the times from which features may use them.
 
@@ -28,11 +37,10 @@ class Past:
     served ourselves only once the label's window has closed too, so that positives don't count before the negatives.
     """
 
-    def __init__(self, view: View, config: Config, origin: int) -> None:
+    def __init__(self, view: View, config: Config, origin: int, timing: Timing | None = None) -> None:
         self.view = view
         self.origin = origin
-        self._delay = {name: round(label.feedback_delay * 1000) for name, label in config.labels.items()}
-        self._window = {name: config.window(name) for name in config.labels}
+        self.delays, self.windows = timing or timings(config)
         self._timelines: dict[tuple[object, ...], tuple[Ints, Timeline]] = {}
 
     def __len__(self) -> int:
@@ -48,19 +56,19 @@ class Past:
 
     def visible(self, label: str) -> Ints:
         """When the label can be known [m], ms."""
-        return visible_at(self.view.batch, label) + self._delay[label]
+        return visible_at(self.view.batch, label) + self.delays[label]
 
     def counts(self, label: str) -> Ints:
         """When the label counts [m], ms."""
-        return after_window(self.view.batch, self.visible(label), self._window[label] + self._delay[label])
+        return after_window(self.view.batch, self.visible(label), self.windows[label] + self.delays[label])
 
     def timing(self, label: str) -> tuple[object, ...]:
         """Labels of equal timing are known on the same rows from the same times, and can share one timeline."""
         batch = self.view.batch
         own = f"{label}_visible_at"
         complete = bool(self.known(label).all())
-        window = self._window[label] if SEEN in batch else 0
-        return (own if own in batch else "", self._delay[label], window, "" if complete else label)
+        window = self.windows[label] if SEEN in batch else 0
+        return (own if own in batch else "", self.delays[label], window, "" if complete else label)
 
     def timeline(self, label: str, at_least: float | None = None) -> tuple[Ints, Timeline]:
         """Entries of known label by (user, when it counts), or those above ``at_least`` by (user, when it is visible):

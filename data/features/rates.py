@@ -1,6 +1,8 @@
 """Counts and rates of past impressions that share a key: a video's, an author's, a user's, a user's with a tag."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,16 @@ class Totals:
         known = (self.keys[place] == keys)[:, None]
         return np.where(known, self.counts[place], 0), np.where(known, self.sums[place], 0)
 
+    def of_keys(self, keys: Sequence[int]) -> tuple[Ints, Ints]:
+        """Counts and sums [labels] of all these keys together."""
+        counts, sums = np.zeros((2, self.counts.shape[1]), np.int64)
+        for key in keys:
+            place = int(self.keys.searchsorted(key))
+            if place < len(self.keys) and self.keys[place] == key:
+                counts, sums = counts + self.counts[place], sums + self.sums[place]
+        return counts, sums
+
+    @cached_property
     def per_key(self) -> NDArray[np.float64]:
         """The mean count of a key [labels], 0 where there is none."""
         return np.asarray(self.counts.sum(axis=0) / max(len(self.keys), 1))
@@ -105,16 +117,46 @@ def rate_columns(
         _add_recent(feature, totals.boundary, past, keys, cutoff[rows], counts, sums)
     if len(rows) != len(queries) or (len(rows) and not np.array_equal(rows, np.arange(len(rows)))):
         counts, sums = (_by_row(values, rows, len(queries)) for values in (counts, sums))
-    usual = np.zeros(len(feature.labels)) if "user_id" in feature.keys else totals.per_key()
-    columns: list[NDArray[np.float64]] = []
-    for i, label in enumerate(feature.labels):
-        mean = (sums[:, i] / MICRO + priors[label] * feature.strength) / (counts[:, i] + feature.strength)
-        columns += [np.log10((1.0 + counts[:, i]) / (1.0 + usual[i])), against_prior(mean, priors[label], labels[label])]
-    return np.stack(columns, axis=1).astype(np.float32)
+    usual = np.zeros(len(feature.labels)) if "user_id" in feature.keys else totals.per_key
+    finish = Finish([(label, feature.strength) for label in feature.labels], usual, priors, labels)
+    return finish(counts, sums)
+
+
+class Finish:
+    """From counts and sums to what the network sees, slot by slot: a slot [s] is a label with its strength.
+
+    Args:
+        usual: the mean count of a key [s].
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[tuple[str, float]],
+        usual: NDArray[np.float64],
+        priors: Priors,
+        labels: Mapping[str, LabelConfig],
+    ) -> None:
+        self._usual = usual
+        self._strength = np.array([strength for _, strength in slots])
+        self._prior = np.array([priors[label] for label, _ in slots])
+        self._number = np.array([labels[label].type == "number" for label, _ in slots], bool)
+        self._against = np.where(self._number, _signed_log(self._prior), _logit(self._prior))
+
+    def __call__(self, counts: Ints, sums: Ints) -> NDArray[np.float32]:
+        """Count and mean by turns [n, 2 s], from counts and sums [n, s]."""
+        mean = (sums / MICRO + self._prior * self._strength) / (counts + self._strength)
+        scaled = _logit(mean)
+        if self._number.any():
+            scaled = np.where(self._number, _signed_log(mean), scaled)
+        columns = np.stack([np.log10((1.0 + counts) / (1.0 + self._usual)), scaled - self._against], axis=2)
+        return columns.astype(np.float32).reshape(len(counts), 2 * counts.shape[1])
 
 
 def _add_recent(feature: RateFeature, since: int, past: Past, keys: Ints, cutoff: Ints, counts: Ints, sums: Ints) -> None:
     """Add, in place, the entries that began to count in [since, cutoff)."""
+    latest = int(cutoff.max(initial=since))
+    if not any(_begin(past, label, since, latest) for label in feature.labels):
+        return
     entry, entry_keys = past.view.keys(feature.keys)
     _, dense = np.unique(np.concatenate([entry_keys, keys]), return_inverse=True)
     entry_group, group = dense[: len(entry_keys)], dense[len(entry_keys) :]
@@ -130,6 +172,12 @@ def _add_recent(feature: RateFeature, since: int, past: Past, keys: Ints, cutoff
         total = running(past.micro(label)[entry[used]][timeline.order])
         counts[:, i] += end - start
         sums[:, i] += total[end] - total[start]
+
+
+def _begin(past: Past, label: str, since: int, until: int) -> bool:
+    """Whether any entry begins to count in [since, until)."""
+    when = past.counts(label)
+    return bool((past.known(label) & (when >= since) & (when < until)).any())
 
 
 def _by_row(values: Ints, rows: Ints, n: int) -> Ints:

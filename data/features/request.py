@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,16 @@ from numpy.typing import NDArray
 
 from data.columns import Batch, Column, Strings
 from data.config import RateFeature
+from data.days import day_of, day_start
 from data.features.asof import Ints
+from data.features.entries import Entries
 from data.features.history import context_column, history_batch
 from data.features.layered import LayeredTable
 from data.features.layout import Block
-from data.features.past import Past, join, past_batch
+from data.features.past import Past, join, past_batch, timings
 from data.features.rates import Totals
 from data.features.recent import WATCHED
+from data.features.single import SingleRow
 from data.features.spec import Knowledge, encode_sides, longest_window
 from data.features.state import FeatureState
 from data.features.tables import EntityTable
@@ -36,12 +40,20 @@ class RequestFeatures:
     context: Block
     known_user: bool
     nulls: tuple[str, ...]
-    watched: tuple[str, ...]
+    _positive: str
+    _entries: Entries
     _queries: Batch
     _time: int
     _past: Past
     _knowledge: Knowledge
     _numberings: dict[str, Numbering]
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Ids of the last watched videos, newest first."""
+        rows = self._entries.last(self._positive, 0.0, self._time, WATCHED)
+        videos = self._past.view.batch.strings("video_id").take(rows)
+        return tuple(text for text in videos.tolist() if text is not None)
 
 
 class RequestEncoder:
@@ -68,6 +80,11 @@ class RequestEncoder:
         users = len(state.knowledge.vocabularies["user_id"])
         self._recent_start = np.searchsorted(state.recent_user, np.arange(users + 1))
         self._seen_start = np.searchsorted(state.seen_pairs, np.arange(users + 1, dtype=np.int64) << 32)
+        self._nothing = past_batch(history_batch(state.config, "", []), state.config)
+        self._longest, self._timing = longest_window(state.config), timings(state.config)
+        self._positive = positive_label(state.config)
+        self._without_users = _without_users(state.knowledge)
+        self._single = SingleRow(state.knowledge, state.tables)
 
     def video_row(self, video_id: str) -> int:
         """Row of the catalogue to score with, -1 where unknown."""
@@ -118,7 +135,7 @@ class RequestEncoder:
         ids = Strings(rows, self._candidates).compact()
         time = np.maximum(valid_from + 1, self.as_of)
         queries = View(Batch({"video_id": ids}), time, self.state.tables, self._numberings())
-        nobody = self._past(_none(self.state.recent), history_batch(self.state.config, "", []), self._numberings(), time[-1])
+        nobody = self._past(self._nothing, self._numberings(), int(time[-1]))
         cutoff = np.full(len(time), self.state.boundary, np.int64)
         return encode_sides(self.state.knowledge, queries, cutoff, nobody, ["video"])["video"]
 
@@ -144,20 +161,20 @@ class RequestEncoder:
         columns: dict[str, Column] = {"user_id": Strings.of([user_id]), "query_video_id": Strings.of([query_video_id])}
         columns |= {name: context_column(column, [context.get(name)]) for name, column in config.log.context.items()}
         number = state.knowledge.vocabularies["user_id"].get(user_id)
-        stored = _none(state.recent) if number is None or history_replaces else self._recent(number)
-        later = history if history is not None else history_batch(config, user_id, [])
-        time = np.array([timestamp], np.int64)
-        cutoff = state.day_starts(time)
-        past = self._past(stored, past_batch(later, config), numberings, int(cutoff[0]))
-        knowledge = _without_users(state.knowledge) if history_replaces else state.knowledge
-        queries = View(Batch(columns), time, state.tables, numberings)
-        blocks = encode_sides(knowledge, queries, cutoff, past, ["user", "context"])
+        stored = self._nothing if number is None or history_replaces else self._recent(number)
+        batch = stored if history is None else join(stored, past_batch(history, config))
+        cutoff = _day_start(timestamp // 900_000, config.timezone)
+        past = self._past(batch, numberings, cutoff)
+        knowledge = self._without_users if history_replaces else state.knowledge
+        queries = View(Batch(columns), np.array([timestamp], np.int64), state.tables, numberings)
+        blocks, entries = self._single.encode(queries, cutoff, past, knowledge.totals)
         return RequestFeatures(
             blocks["user"],
             blocks["context"],
             number is not None and number < state.knowledge.vocabularies["user_id"].admitted,
             tuple(name for name in config.log.context if context.get(name) is None),
-            self._watched(past, queries),
+            self._positive,
+            entries,
             queries.batch,
             timestamp,
             past,
@@ -176,7 +193,7 @@ class RequestEncoder:
         columns = {**batch.columns, "video_id": Strings(codes, self._candidates).compact()}
         time = np.full(n, features._time, np.int64)
         queries = View(Batch(columns), time, self.state.tables, features._numberings)
-        cutoff = np.repeat(self.state.day_starts(time[:1]), n)
+        cutoff = np.full(n, _day_start(features._time // 900_000, self.state.config.timezone), np.int64)
         return encode_sides(features._knowledge, queries, cutoff, features._past, ["cross"])["cross"]
 
     def seen(self, user_id: str) -> set[str]:
@@ -187,21 +204,13 @@ class RequestEncoder:
         pairs = self.state.seen_pairs[self._seen_start[number] : self._seen_start[number + 1]]
         return {self.video_ids[row] for row in (pairs & 0xFFFFFFFF).tolist()}
 
-    def _watched(self, past: Past, queries: View) -> tuple[str, ...]:
-        """Ids of the last watched videos, newest first."""
-        rows, timeline = past.timeline(positive_label(self.state.config), 0.0)
-        end, start = (int(place[0]) for place in (timeline.before(queries.user, queries.time), timeline.start(queries.user)))
-        last = rows[timeline.order[max(start, end - WATCHED) : end]][::-1]
-        return tuple(text for text in past.view.batch.strings("video_id").take(last).tolist() if text is not None)
-
     def _recent(self, number: int) -> Batch:
-        rows = np.arange(self._recent_start[number], self._recent_start[number + 1])
-        return self.state.recent.take(rows)
+        start, end = self._recent_start[number : number + 2].tolist()
+        return self.state.recent.between(start, end) if start < end else self._nothing
 
-    def _past(self, stored: Batch, later: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
-        batch = join(stored, later)
+    def _past(self, batch: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
         view = View(batch, batch.numbers("timestamp").astype(np.int64), self.state.tables, numberings)
-        return Past(view, self.state.config, int(earliest) - longest_window(self.state.config))
+        return Past(view, self.state.config, earliest - self._longest, self._timing)
 
     def _numberings(self) -> dict[str, Numbering]:
         return {name: Numbering(vocabulary) for name, vocabulary in self.state.knowledge.vocabularies.items()}
@@ -214,8 +223,10 @@ class RequestEncoder:
         return np.array([first.get(text, 0) for text in self.video_ids], np.int64)
 
 
-def _none(batch: Batch) -> Batch:
-    return batch.take(np.zeros(0, np.int64)) if batch.columns else batch
+@lru_cache(4096)
+def _day_start(quarter: int, timezone: str) -> int:
+    """Start of the day (ms) of a quarter of an hour since the epoch."""
+    return day_start(day_of(quarter * 900_000, timezone), timezone)
 
 
 def _without_users(knowledge: Knowledge) -> Knowledge:

@@ -77,7 +77,7 @@ def encode_sides(know: Knowledge, queries: View, cutoff: Ints, past: Past, sides
         ints = {field.feature: field for field in layout.ints}
         floats = {field.feature: field for field in layout.floats}
         for name in {**ints, **floats}:
-            rows, numbers = _encode(know, features[name], queries, cutoff, past)
+            rows, numbers = encode_feature(know, features[name], queries, cutoff, past)
             if rows is not None:
                 block.ints[:, ints[name].offset : ints[name].offset + ints[name].width] = rows.reshape(n, -1)
             if numbers is not None:
@@ -85,7 +85,8 @@ def encode_sides(know: Knowledge, queries: View, cutoff: Ints, past: Past, sides
     return blocks
 
 
-def _encode(know: Knowledge, feature: Feature, queries: View, cutoff: Ints, past: Past) -> Values:
+def encode_feature(know: Knowledge, feature: Feature, queries: View, cutoff: Ints, past: Past) -> Values:
+    """One feature's embedding rows and numbers [n, width], each where it has any."""
     labels = dict(know.config.labels)
     match feature:
         case CategoryFeature():

@@ -1,0 +1,86 @@
+"""One user's past impressions as small matrices, a row per label: what a request's features are computed from."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.columns import Batch, StringLists, Strings
+from data.features.asof import Ints
+from data.features.past import MICRO, SEEN, Past, seen_at
+
+Mask = NDArray[np.bool_]
+
+
+class Entries:
+    """The m entries of ``past``, all of one user, under the labels given [L].
+
+    The same values as :class:`Past` has label by label; none is computed before it is asked for.
+    """
+
+    def __init__(self, past: Past, labels: Sequence[str]) -> None:
+        self.past, self.labels = past, labels
+        self._batch: Batch = past.view.batch
+
+    def __len__(self) -> int:
+        return len(self.past)
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """Outcomes [L, m], NaN where unknown."""
+        return np.array([self._batch.numbers(label) for label in self.labels], np.float64).reshape(len(self.labels), len(self))
+
+    @cached_property
+    def known(self) -> Mask:
+        """[L, m]."""
+        return np.asarray(~np.isnan(self.values))
+
+    @cached_property
+    def micro(self) -> Ints:
+        """Outcomes in millionths [L, m], 0 where unknown."""
+        return np.asarray(np.rint(np.where(self.known, self.values, 0.0) * MICRO).astype(np.int64))
+
+    @cached_property
+    def visible(self) -> Ints:
+        """When each can be known [L, m], ms."""
+        common = self._batch.numbers("visible_at").astype(np.float64)
+        own = [f"{label}_visible_at" for label in self.labels]
+        times = np.array([self._batch.numbers(name) if name in self._batch else common for name in own], np.float64)
+        times = times.reshape(len(self.labels), len(self))
+        return np.where(np.isnan(times), common, times).astype(np.int64) + self._of_labels(self.past.delays)
+
+    @cached_property
+    def counts(self) -> Ints:
+        """When each counts [L, m], ms."""
+        if SEEN not in self._batch:
+            return self.visible
+        closes = self._batch.numbers("timestamp").astype(np.int64) + self._of_labels(self.past.windows)
+        closes = closes + self._of_labels(self.past.delays)
+        return np.where(np.isnan(self._batch.numbers(SEEN)), self.visible, np.maximum(self.visible, closes))
+
+    @cached_property
+    def seen(self) -> Ints:
+        """When each was seen [m], ms."""
+        return seen_at(self._batch)
+
+    def equal(self, name: str, texts: Sequence[str]) -> Ints:
+        """How many pairs of a text of each entry's column and one of ``texts`` are equal [m]."""
+        column = self.past.view.column(name)
+        if isinstance(column, StringLists):
+            return np.array([sum(texts.count(text) for text in row) for row in column.tolist()], np.int64)
+        assert isinstance(column, Strings)
+        times = {code: texts.count(column.values[code]) for code in {*column.codes.tolist()} if code >= 0}
+        return np.array([times.get(code, 0) for code in column.codes.tolist()], np.int64)
+
+    def last(self, label: str, above: float, time: int, n: int) -> Ints:
+        """Positions of the last n entries with an outcome above ``above`` that was visible before ``time``, newest first."""
+        if not len(self):
+            return np.zeros(0, np.int64)
+        row = self.labels.index(label)
+        visible = self.visible[row]
+        chosen = np.flatnonzero((self.values[row] > above) & (visible < time))
+        return chosen[np.argsort(visible[chosen], kind="stable")[::-1][:n]]
+
+    def _of_labels(self, times: Mapping[str, int]) -> Ints:
+        return np.array([times[label] for label in self.labels], np.int64)[:, None]

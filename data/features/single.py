@@ -1,0 +1,323 @@
+"""The user and context sides of one request: :func:`data.features.spec.encode_sides` of one row, prepared for a bundle.
+
+Everything that depends on the bundle alone (where a feature stands, embedding rows of a table's texts, priors on their
+scale) is looked up once. What is left for a request is done for all features at a time, on one user's few entries. The
+results are the same to the bit, which the tests hold it to.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.columns import StringLists, Strings
+from data.config import (
+    ActivityFeature,
+    CategoryFeature,
+    ClockFeature,
+    Feature,
+    HistoryFeature,
+    NumberFeature,
+    RateFeature,
+    RecentFeature,
+    Side,
+)
+from data.features.asof import Ints
+from data.features.entries import Entries
+from data.features.fitted import signed_log
+from data.features.layout import NULL, PADDING, Block
+from data.features.moments import hours_ms
+from data.features.past import MICRO, Past
+from data.features.rates import Finish, Totals
+from data.features.spec import Knowledge, encode_feature
+from data.features.static import FIRST, row_of
+from data.features.tables import EntityTable, Tables
+from data.features.view import View
+
+ROW: tuple[Side, ...] = ("user", "context")
+Row = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+class Moment:
+    """One request: its view, its times, its user's entries, and the user's row of the users' table (-1: none)."""
+
+    def __init__(self, queries: View, cutoff: int, past: Past, labels: Sequence[str], users: EntityTable | None) -> None:
+        self.queries, self.cutoff, self.past = queries, cutoff, past
+        self.time = int(queries.time[0])
+        self.entries = Entries(past, labels)
+        self.row = -1 if users is None else int(users.rows_at(queries.batch.strings("user_id"), queries.time)[0])
+
+
+class SingleRow:
+    """Encodes one request at a time; any number of threads may share it."""
+
+    def __init__(self, know: Knowledge, tables: Tables) -> None:
+        self._know, self._tables = know, tables
+        self._users = tables.get("users")
+        self._sides = {side: know.layout.sides[side] for side in ROW}
+        self._ints: dict[str, slice] = {}
+        self._floats: dict[str, slice] = {}
+        at_int = at_float = 0
+        for layout in self._sides.values():
+            self._ints |= {f.feature: _behind(at_int, f.offset, f.width) for f in layout.ints}
+            self._floats |= {f.feature: _behind(at_float, f.offset, f.width) for f in layout.floats}
+            at_int, at_float = at_int + layout.int_width, at_float + layout.float_width
+        self._widths = at_int, at_float
+        features = [f for f in know.config.features if f.name in self._ints or f.name in self._floats]
+        self.labels = tuple(know.config.labels)
+        rates = [feature for feature in features if isinstance(feature, RateFeature)]
+        self._rates = Rates(rates, self.labels, know)
+        self._rate_at = np.concatenate([_places(self._floats[f.name]) for f in rates] or [np.zeros(0, np.int64)])
+        numbers = [f for f in features if isinstance(f, NumberFeature) and self._scaled(f)]
+        self._numbers = numbers
+        self._number_at = np.concatenate([_places(self._floats[f.name]) for f in numbers] or [np.zeros(0, np.int64)])
+        scales = [know.scales[f.name] for f in numbers]
+        self._median, self._mean, self._std = (np.array([getattr(s, n) for s in scales]) for n in ("median", "mean", "std"))
+        self._log = np.array([f.scaling == "log" for f in numbers], bool)
+        self._one: list[tuple[slice, Callable[[Moment], int]]] = []
+        self._rest: list[Feature] = []
+        for feature in features:
+            if isinstance(feature, RateFeature | RecentFeature | HistoryFeature | ActivityFeature) or feature in numbers:
+                continue
+            single = self._prepare(feature)
+            if single is None:
+                self._rest.append(feature)
+            else:
+                self._one.append((self._ints[feature.name], single))
+        self._recent = [Recent(f, self.labels, know) for f in features if isinstance(f, RecentFeature)]
+        self._activities = [f for f in features if isinstance(f, ActivityFeature)]
+        self._histories = [f for f in features if isinstance(f, HistoryFeature)]
+        self._row_of = {f.name: row_of(know.vocabularies[f.table or f.of]) for f in self._histories}
+
+    def encode(
+        self, queries: View, cutoff: int, past: Past, totals: Mapping[str, Totals] | None = None
+    ) -> tuple[dict[Side, Block], Entries]:
+        """The blocks of one row, and the user's entries.
+
+        Args:
+            cutoff: the start of the request's day, ms.
+            past: of this user alone.
+            totals: in place of the knowledge's, where something is to be forgotten.
+        """
+        moment = Moment(queries, cutoff, past, self.labels, self._users)
+        ints, floats = np.zeros(self._widths[0], np.int32), np.zeros(self._widths[1], np.float32)
+        for place, row in self._one:
+            ints[place] = row(moment)
+        if self._numbers:
+            floats[self._number_at] = self._number_values(moment)
+        if len(self._rate_at):
+            floats[self._rate_at] = self._rates.columns(moment, totals or self._know.totals)
+        for recent in self._recent:
+            floats[self._floats[recent.feature.name]] = recent.columns(moment)
+        for activity in self._activities:
+            floats[self._floats[activity.name]] = _activity(activity, moment)
+        for feature in self._histories:
+            ints[self._ints[feature.name]] = self._history(feature, moment)
+        for other in self._rest:
+            rows, values = encode_feature(self._know, other, queries, np.array([cutoff], np.int64), past)
+            if rows is not None:
+                ints[self._ints[other.name]] = rows.reshape(-1)
+            if values is not None:
+                floats[self._floats[other.name]] = values.reshape(-1)
+        return self._blocks(ints, floats), moment.entries
+
+    def _blocks(self, ints: Row, floats: Floats) -> dict[Side, Block]:
+        blocks: dict[Side, Block] = {}
+        at_int = at_float = 0
+        for side, layout in self._sides.items():
+            to_int, to_float = at_int + layout.int_width, at_float + layout.float_width
+            blocks[side] = Block(ints[None, at_int:to_int], floats[None, at_float:to_float])
+            at_int, at_float = to_int, to_float
+        return blocks
+
+    def _scaled(self, feature: NumberFeature) -> bool:
+        return feature.scaling != "buckets" and feature.name not in self._know.config.durations
+
+    def _number_values(self, moment: Moment) -> Floats:
+        """Scaled value and null indicator of each number [2 F]: :meth:`data.features.fitted.Scale.apply`."""
+        values = np.array([self._number(feature.column, moment) for feature in self._numbers], np.float64)
+        null = np.isnan(values)
+        scaled = np.where(self._log, signed_log(values), values)
+        scaled = (np.where(null, self._median, scaled) - self._mean) / self._std
+        return np.stack([scaled, null.astype(np.float64)], axis=1).astype(np.float32).reshape(-1)
+
+    def _number(self, name: str, moment: Moment) -> float:
+        if self._users is not None and name in self._users.batch and name not in moment.queries.batch:
+            return float(self._users.batch.numbers(name)[moment.row]) if moment.row >= 0 else np.nan
+        column = moment.queries.column(name)
+        assert isinstance(column, np.ndarray)
+        return float(column[0])
+
+    def _prepare(self, feature: Feature) -> Callable[[Moment], int] | None:
+        """What gives a feature's embedding row, where that is one look-up."""
+        if isinstance(feature, ClockFeature):
+            zone, hour = self._know.config.timezone, feature.part == "hour"
+            return lambda moment: FIRST + _clock(moment.time // 900_000, zone)[0 if hour else 1]
+        if isinstance(feature, NumberFeature) and feature.name not in self._know.config.durations:
+            edges = self._know.scales[feature.name].edges
+            return lambda moment: _bucket(edges, self._number(feature.column, moment))
+        if not isinstance(feature, CategoryFeature):
+            return None
+        row = row_of(self._know.vocabularies[feature.table or feature.column])
+        if self._users is not None and feature.column in self._users.batch and feature.column != "user_id":
+            column = self._users.batch.strings(feature.column)
+            rows = np.array([*map(row, column.values), NULL], np.int32)
+            codes = column.codes
+            return lambda moment: int(rows[codes[moment.row]]) if moment.row >= 0 else NULL
+        return lambda moment: _row_of_text(moment.queries.column(feature.column), row)
+
+    def _history(self, feature: HistoryFeature, moment: Moment) -> Row:
+        """:func:`data.features.moments.history_rows`, with the embedding rows of what was chosen only."""
+        found = np.full(feature.length, PADDING, np.int32)
+        places = moment.entries.last(feature.label, feature.above, moment.time, feature.length)
+        if len(places):
+            of = moment.past.view.column(feature.of)
+            single = of.first() if isinstance(of, StringLists) else of
+            assert isinstance(single, Strings)
+            row, values = self._row_of[feature.name], single.values
+            found[: len(places)] = [NULL if code < 0 else row(values[code]) for code in single.codes[places].tolist()]
+        return found
+
+
+class Rates:
+    """All rates of a row at once, slot by slot: a slot [s] is a feature's label, with a count and a mean."""
+
+    def __init__(self, features: Sequence[RateFeature], labels: Sequence[str], know: Knowledge) -> None:
+        self._features, self._vocabularies = features, know.vocabularies
+        self._feature = np.array([n for n, f in enumerate(features) for _ in f.labels], np.int64)
+        self._label = np.array([labels.index(label) for f in features for label in f.labels], np.int64)
+        usual = [np.zeros(len(f.labels)) if "user_id" in f.keys else know.totals[f.name].per_key for f in features]
+        self._finish = Finish(
+            [(label, feature.strength) for feature in features for label in feature.labels],
+            np.concatenate([np.zeros(0), *usual]),
+            know.priors,
+            know.config.labels,
+        )
+
+    def columns(self, moment: Moment, totals: Mapping[str, Totals]) -> Floats:
+        """Count and mean of each slot [2 s]: :func:`data.features.rates.rate_columns`."""
+        texts = [[_texts(moment.queries, key) for key in feature.keys] for feature in self._features]
+        found = [
+            totals[feature.name].of_keys(self._numbers(feature, of_keys))
+            for feature, of_keys in zip(self._features, texts, strict=True)
+        ]
+        counts, sums = (np.concatenate([pair[part] for pair in found]) for part in (0, 1))
+        if len(moment.entries):
+            self._add_recent(moment, totals, texts, counts, sums)
+        return self._finish(counts[None], sums[None]).reshape(-1)
+
+    def _numbers(self, feature: RateFeature, texts: Sequence[Sequence[str]]) -> list[int]:
+        """The combined keys that totals can hold."""
+        keys = [0]
+        for name, values in zip(feature.keys, texts, strict=True):
+            numbers = [number for number in map(self._vocabularies[name].get, values) if number is not None]
+            keys = [(key << 31) | number for key in keys for number in numbers]
+        return keys
+
+    def _add_recent(
+        self,
+        moment: Moment,
+        totals: Mapping[str, Totals],
+        texts: Sequence[Sequence[Sequence[str]]],
+        counts: Ints,
+        sums: Ints,
+    ) -> None:
+        """Add, in place, the entries that began to count since the totals' boundary."""
+        entries = moment.entries
+        spans: dict[tuple[int, int], list[int]] = {}
+        for n, feature in enumerate(self._features):
+            until = moment.time if feature.until == "moment" else moment.cutoff
+            spans.setdefault((totals[feature.name].boundary, until), []).append(n)
+        for (since, until), features in spans.items():
+            used = entries.known & (entries.counts >= since) & (entries.counts < until)
+            if not used.any():
+                continue
+            match = np.zeros((len(self._features), len(entries)), np.int64)
+            for n in features:
+                match[n] = self._matches(self._features[n], entries, texts[n])
+            counts += (match @ used.T.astype(np.int64))[self._feature, self._label]
+            sums += (match @ np.where(used, entries.micro, 0).T)[self._feature, self._label]
+
+    def _matches(self, feature: RateFeature, entries: Entries, texts: Sequence[Sequence[str]]) -> Ints:
+        """How many of the row's keys each entry shares [m]."""
+        match = np.ones(len(entries), np.int64)
+        for name, values in zip(feature.keys, texts, strict=True):
+            if name != "user_id":
+                match *= entries.equal(name, values)
+        return match
+
+
+class Recent:
+    """Means of the last outcomes of one feature: :func:`data.features.moments.recent_columns` of one user."""
+
+    def __init__(self, feature: RecentFeature, labels: Sequence[str], know: Knowledge) -> None:
+        self.feature = feature
+        self._label = np.array([labels.index(label) for label in feature.labels], np.int64)
+        self._last = np.array(feature.last, np.int64)
+        self._binary = np.array([know.config.labels[label].type == "binary" for label in feature.labels], bool)[:, None]
+        self._prior = np.array([know.priors[label] for label in feature.labels])[:, None]
+        self._logged = signed_log(self._prior)
+
+    def columns(self, moment: Moment) -> Floats:
+        """Mean and whether there is none, by label and N [L, N, 2], flat."""
+        labels, entries = len(self._label), moment.entries
+        when = entries.counts[self._label]
+        used = entries.known[self._label] & (when < moment.time)
+        newest = np.argsort(np.where(used, when, np.iinfo(np.int64).min), axis=1, kind="stable")
+        micro = np.take_along_axis(np.where(used, entries.micro[self._label], 0), newest, axis=1)
+        total = np.concatenate([np.zeros((labels, 1), np.int64), np.cumsum(micro, axis=1)], axis=1)
+        count = np.minimum(used.sum(axis=1)[:, None], self._last)
+        sums = total[:, -1:] - np.take_along_axis(total, len(entries) - count, axis=1)
+        mean = sums / (np.maximum(count, 1) * MICRO)
+        scaled = np.where(self._binary, mean - self._prior, signed_log(mean) - self._logged)
+        both = np.stack([np.where(count > 0, scaled, 0.0), (count == 0).astype(np.float64)], axis=2)
+        return both.astype(np.float32).reshape(-1)
+
+
+def _activity(feature: ActivityFeature, moment: Moment) -> NDArray[np.float64]:
+    """:func:`data.features.moments.activity_columns` of one user."""
+    seen, time = moment.entries.seen, moment.time
+    earlier = seen[seen < time]
+    minutes = (time - int(earlier.max())) / 60_000 if len(earlier) else 0.0
+    within = [np.count_nonzero(earlier >= time - hours_ms(hours)) for hours in feature.hours]
+    return np.array([np.log10(1 + minutes), float(not len(earlier)), *(np.log10(1.0 + count) for count in within)])
+
+
+@lru_cache(4096)
+def _clock(quarter: int, timezone: str) -> tuple[int, int]:
+    """Local hour and weekday of a quarter of an hour since the epoch; offsets change on these at the finest."""
+    moment = datetime.fromtimestamp(quarter * 900, ZoneInfo(timezone))
+    return moment.hour, moment.weekday()
+
+
+def _bucket(edges: Sequence[float], value: float) -> int:
+    return NULL if value != value else FIRST + bisect_right(edges, value)
+
+
+def _row_of_text(column: object, row: Callable[[str], int]) -> int:
+    assert isinstance(column, Strings)
+    code = int(column.codes[0])
+    return NULL if code < 0 else row(column.values[code])
+
+
+def _texts(queries: View, name: str) -> list[str]:
+    """The texts of the row's column."""
+    column = queries.column(name)
+    if isinstance(column, StringLists):
+        return column.tolist()[0]
+    assert isinstance(column, Strings)
+    code = int(column.codes[0])
+    return [] if code < 0 else [column.values[code]]
+
+
+def _behind(start: int, offset: int, width: int) -> slice:
+    return slice(start + offset, start + offset + width)
+
+
+def _places(place: slice) -> Ints:
+    return np.arange(place.start, place.stop)
