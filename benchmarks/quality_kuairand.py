@@ -90,16 +90,17 @@ def main() -> None:
     kept = root / "chosen.json"
     chosen = json.loads((options.settings or (kept if kept.is_file() else SETTINGS)).read_text())
     seconds, outcomes = {}, {}
-    for who in (OURS, *(p.name for p in peers)):
+    for peer in peers:
         began = time.perf_counter()
-        if who == OURS:
-            scores = [our_scores(config, home, train, judge, OBJECTIVES, seed, console) for seed in options.seeds]
-        else:
-            peer = next(p for p in peers if p.name == who)
-            scores = peer.scores(window, chosen[who]["settings"], options.seeds)
-        seconds[who] = time.perf_counter() - began
-        console.print(f"{who}: {seconds[who]:.0f} s for {len(options.seeds)} seeds")
-        outcomes[who] = [outcome(window, own, RESAMPLES) for own in scores]
+        scores = peer.scores(window, chosen[peer.name]["settings"], options.seeds)
+        outcomes[peer.name] = [outcome(window, own, RESAMPLES) for own in scores]
+        seconds[peer.name] = time.perf_counter() - began
+        console.print(f"{peer.title}: {seconds[peer.name]:.0f} s for {len(options.seeds)} seeds")
+    began = time.perf_counter()
+    scores = [our_scores(config, home, train, judge, OBJECTIVES, seed, console) for seed in options.seeds]
+    outcomes[OURS] = [outcome(window, own, RESAMPLES) for own in scores]
+    seconds[OURS] = time.perf_counter() - began
+    console.print(f"ours: {seconds[OURS]:.0f} s for {len(options.seeds)} seeds")
     figures = against(outcomes, OBJECTIVES)
     show(figures, {OURS: "ours", **{p.name: p.title for p in peers}}, OBJECTIVES, console)
     result = {

@@ -11,14 +11,14 @@ from benchmarks.quality_peers.table import Scores, judge_one
 from benchmarks.quality_peers.trials import Between, Figures, OneOf, Settings, Space, Trial, best
 from benchmarks.quality_peers.window import Window
 
-TREES, PATIENCE, STEP = 1000, 60, 5
+TREES, PATIENCE, STEP = 1000, 40, 5
 FIXED = {"objective": "binary", "metric": "auc", "bagging_freq": 1, "verbose": -1, "feature_pre_filter": False}
 ID = "video_id"
 """The table of the category that is tried with and without: most of its values are seen a few times."""
 
 SPACE: Space = {
-    "learning_rate": Between(0.02, 0.15, log=True),
-    "num_leaves": Between(7, 127, log=True, whole=True),
+    "learning_rate": Between(0.03, 0.15, log=True),
+    "num_leaves": Between(7, 63, log=True, whole=True),
     "min_data_in_leaf": Between(20, 500, log=True, whole=True),
     "feature_fraction": Between(0.2, 1.0),
     "bagging_fraction": Between(0.5, 1.0),
@@ -54,11 +54,12 @@ class Trees:
     def trial(self, window: Window, settings: Settings, seed: int) -> Figures:
         data = dataset(window, settings["ids"])
         parts = [matrix(window, part, settings["ids"])[0] for part in ("rows", "slates")]
+        valid = data.create_valid(parts[0], np.zeros(len(parts[0])))
         figures = {}
         for k, name in enumerate(window.objectives):
-            valid = data.create_valid(parts[0], window.judged.targets[:, k])
             stop = lgb.early_stopping(PATIENCE, verbose=False)
             data.set_label(labels(window, name))
+            valid.set_label(np.ascontiguousarray(window.judged.targets[:, k]))
             model = lgb.train(self._settings(settings, seed), data, TREES, [valid], callbacks=[stop])
             figures[name] = best_trees(model, window, k, parts)
         return figures
@@ -109,7 +110,7 @@ def dataset(window: Window, with_ids: bool) -> Any:
 
 
 def labels(window: Window, name: str) -> NDArray[Any]:
-    return np.asarray(window.arrays("train")["targets"][:, task_column(window, name)])
+    return np.ascontiguousarray(window.arrays("train")["targets"][:, task_column(window, name)])
 
 
 def matrix(window: Window, part: str, with_ids: bool) -> tuple[NDArray[np.float32], list[int]]:
