@@ -45,14 +45,23 @@ class Vocabulary:
 
 
 class Numbering:
-    """Numbers of texts within one call: a vocabulary's, and further ones for texts that it doesn't hold yet."""
+    """Numbers of texts within one call: a vocabulary's, and further ones for texts that it doesn't hold yet; or those of
+    another numbering, which is complete, and further ones."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: "Vocabulary | Numbering") -> None:
         self._vocabulary = vocabulary
+        self._first = len(vocabulary)
         self._further: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return self._first + len(self._further)
+
+    def get(self, text: str) -> int | None:
+        number = self._vocabulary.get(text)
+        return self._further.get(text) if number is None else number
 
     def __call__(self, text: str) -> int:
         number = self._vocabulary.get(text)
         if number is None:
-            number = self._further.setdefault(text, len(self._vocabulary) + len(self._further))
+            number = self._further.setdefault(text, self._first + len(self._further))
         return number

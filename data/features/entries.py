@@ -29,7 +29,9 @@ class Entries:
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """Outcomes [L, m], NaN where unknown."""
-        return np.array([self._batch.numbers(label) for label in self.labels], np.float64).reshape(len(self.labels), len(self))
+        return np.array([self._batch.numbers(label) for label in self.labels], np.float64).reshape(
+            len(self.labels), len(self)
+        )
 
     @cached_property
     def known(self) -> Mask:
@@ -63,6 +65,10 @@ class Entries:
     def seen(self) -> Ints:
         """When each was seen [m], ms."""
         return seen_at(self._batch)
+
+    def count_since(self, time: int) -> bool:
+        """Whether any outcome counts from ``time`` (ms) on, or later."""
+        return bool((self.known & (self.counts >= time)).any())
 
     def equal(self, name: str, texts: Sequence[str]) -> Ints:
         """How many pairs of a text of each entry's column and one of ``texts`` are equal [m]."""

@@ -20,8 +20,16 @@ class LayeredTable(EntityTable):
         self.key, self.batch, self.dated = below.key, below.batch, below.dated
         self._below, self._above, self._split = below, above, len(below.batch)
 
-    def rows_at(self, ids: Strings, time: Ints) -> Ints:
-        lower, upper = self._below.rows_at(ids, time), self._above.rows_at(ids, time)
+    @property
+    def size(self) -> int:
+        return self._split + len(self._above.batch)
+
+    def entities(self, ids: Strings) -> Ints:
+        """Where the ids stand in both tables [n, 2]."""
+        return np.stack([self._below.entities(ids), self._above.entities(ids)], axis=1)
+
+    def rows_of(self, entity: Ints, time: Ints) -> Ints:
+        lower, upper = self._below.rows_of(entity[:, 0], time), self._above.rows_of(entity[:, 1], time)
         if not (upper >= 0).any():
             return lower
         began = np.where(lower >= 0, np.append(self._below.valid_from, 0)[lower], np.iinfo(np.int64).min)

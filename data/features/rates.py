@@ -32,10 +32,11 @@ class Totals:
 
     def look_up(self, keys: Ints) -> tuple[Ints, Ints]:
         """Counts and sums [n, labels], 0 for a key never met."""
-        if not len(self.keys):
+        if not len(self.keys) or not len(keys):
             zeros = np.zeros((len(keys), self.counts.shape[1]), np.int64)
             return zeros, zeros.copy()
-        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        first, behind = self.keys.searchsorted([keys.min(), keys.max() + 1]).tolist()  # of one user: a short stretch
+        place = np.minimum(first + self.keys[first:behind].searchsorted(keys), len(self.keys) - 1)
         known = (self.keys[place] == keys)[:, None]
         return np.where(known, self.counts[place], 0), np.where(known, self.sums[place], 0)
 

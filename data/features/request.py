@@ -13,6 +13,7 @@ from data.columns import Batch, Column, Strings
 from data.config import RateFeature
 from data.days import day_of, day_start
 from data.features.asof import Ints
+from data.features.candidates import CandidateView, VideoNumbers
 from data.features.entries import Entries
 from data.features.history import context_column, history_batch
 from data.features.layered import LayeredTable
@@ -42,11 +43,10 @@ class RequestFeatures:
     nulls: tuple[str, ...]
     _positive: str
     _entries: Entries
-    _queries: Batch
+    _queries: View
     _time: int
     _past: Past
     _knowledge: Knowledge
-    _numberings: dict[str, Numbering]
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -85,6 +85,11 @@ class RequestEncoder:
         self._positive = positive_label(state.config)
         self._without_users = _without_users(state.knowledge)
         self._single = SingleRow(state.knowledge, state.tables)
+        self._known = {name: Numbering(vocabulary) for name, vocabulary in state.knowledge.vocabularies.items()}
+        self._numbers = VideoNumbers(state.config, table, self._candidates, self._known)
+        self._nobody = self._past(self._nothing, {}, 0)
+        cross = [f.name for f in state.config.features if state.config.feature_side(f) == "cross" and f.kind == "rate"]
+        self._cross_since = min((state.knowledge.totals[name].boundary for name in cross), default=0)
 
     def video_row(self, video_id: str) -> int:
         """Row of the catalogue to score with, -1 where unknown."""
@@ -123,6 +128,8 @@ class RequestEncoder:
         began = np.where(known >= 0, np.append(self.valid_from, 0)[known], later.first_valid())
         other.valid_from = np.concatenate([self.valid_from[: first - 1], [0], began])
         other._latest = later.last_valid()
+        other._known = {name: Numbering(numbering) for name, numbering in self._known.items()}
+        other._numbers = self._numbers.with_videos(other.state.tables.get("videos"), later, known, other._known)
         return other
 
     def live_catalogue(self) -> Block:
@@ -175,11 +182,10 @@ class RequestEncoder:
             tuple(name for name in config.log.context if context.get(name) is None),
             self._positive,
             entries,
-            queries.batch,
+            queries,
             timestamp,
             past,
             knowledge,
-            numberings,
         )
 
     def cross(self, features: RequestFeatures, video_rows: Ints) -> Block:
@@ -188,13 +194,18 @@ class RequestEncoder:
         layout = self.state.layout.sides["cross"]
         if not layout.ints and not layout.floats:
             return Block(np.zeros((n, 0), np.int32), np.zeros((n, 0), np.float32))
-        batch = features._queries.take(np.zeros(n, np.int64))
-        codes = np.where(video_rows < 0, len(self.video_ids), video_rows).astype(np.int32)
-        columns = {**batch.columns, "video_id": Strings(codes, self._candidates).compact()}
-        time = np.full(n, features._time, np.int64)
-        queries = View(Batch(columns), time, self.state.tables, features._numberings)
+        queries, entries = features._queries, features._entries
+        codes = np.where(video_rows < 0, len(self.video_ids), video_rows)
         cutoff = np.full(n, _day_start(features._time // 900_000, self.state.config.timezone), np.int64)
-        return encode_sides(features._knowledge, queries, cutoff, features._past, ["cross"])["cross"]
+        since = 0 if features._knowledge is self._without_users else self._cross_since
+        past = features._past if entries.count_since(since) else self._nobody
+        view = CandidateView(queries, self._numbers, codes, lambda: self._candidate_columns(queries.batch, codes))
+        return encode_sides(features._knowledge, view, cutoff, past, ["cross"])["cross"]
+
+    def _candidate_columns(self, request: Batch, codes: Ints) -> Batch:
+        """The request's columns for each candidate, beside its id."""
+        batch = request.take(np.zeros(len(codes), np.int64))
+        return Batch({**batch.columns, "video_id": Strings(codes.astype(np.int32), self._candidates).compact()})
 
     def seen(self, user_id: str) -> set[str]:
         """Ids of the videos that the user had impressions of within the state's window."""
@@ -213,7 +224,7 @@ class RequestEncoder:
         return Past(view, self.state.config, earliest - self._longest, self._timing)
 
     def _numberings(self) -> dict[str, Numbering]:
-        return {name: Numbering(vocabulary) for name, vocabulary in self.state.knowledge.vocabularies.items()}
+        return {name: Numbering(known) for name, known in self._known.items()}
 
     def _valid_from(self) -> Ints:
         table = self.state.tables.get("videos")

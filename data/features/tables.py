@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,21 @@ class EntityTable:
             self.batch, self._entity, self.valid_from = batch.take(order), self._entity[order], self.valid_from[order]
         self._starts = np.searchsorted(self._entity, np.arange(len(self.ids) + 1))
 
+    @property
+    def size(self) -> int:
+        """How many rows there are."""
+        return len(self.batch)
+
     def rows_at(self, ids: Strings, time: Ints) -> Ints:
         """The row that held before each time [n], -1 where none did (or the id is not in the table)."""
-        entity = ids.map(lambda text: -1 if (number := self.ids.get(text)) is None else number, -1).astype(np.int64)
+        return self.rows_of(self.entities(ids), time)
+
+    def entities(self, ids: Strings) -> Ints:
+        """Where the ids stand [n], for :meth:`rows_of`; -1 where unknown."""
+        return ids.map(lambda text: -1 if (number := self.ids.get(text)) is None else number, -1).astype(np.int64)
+
+    def rows_of(self, entity: Ints, time: Ints) -> Ints:
+        """:meth:`rows_at` of ids that were looked up before."""
         first = self._starts[np.maximum(entity, 0)]
         if not self.dated:
             return np.where(entity >= 0, first, -1)
@@ -44,10 +57,15 @@ class EntityTable:
 
     def _last_before(self, entity: Ints, time: Ints) -> Ints:
         """Position of the last row with (entity, valid_from) < (entity, time), by ranks so that any times fit."""
-        times = np.unique(self.valid_from)
+        times, keys = self._ranked
         stride = len(times) + 1
-        keys = self._entity * stride + np.searchsorted(times, self.valid_from)
         return np.searchsorted(keys, entity * stride + np.searchsorted(times, time, side="left"), side="left") - 1
+
+    @cached_property
+    def _ranked(self) -> tuple[Ints, Ints]:
+        """The distinct times, and the rows' (entity, rank of valid_from) as one number each, in order."""
+        times = np.unique(self.valid_from)
+        return times, self._entity * (len(times) + 1) + np.searchsorted(times, self.valid_from)
 
     def first_valid(self) -> Ints:
         """The time of each id's first row."""

@@ -10,6 +10,8 @@ from data.features.tables import Tables
 from data.vocabulary import Numbering
 
 Ints = NDArray[np.int64]
+Numbers = tuple[Ints | None, Ints]
+"""Offsets, where a row may have several, and numbers."""
 
 
 class View:
@@ -24,8 +26,8 @@ class View:
     def __init__(self, batch: Batch, time: Ints, tables: Tables, numberings: dict[str, Numbering]) -> None:
         self.batch = batch
         self.time = time
-        self._tables = tables
-        self._numberings = numberings
+        self.tables = tables
+        self.numberings = numberings
         self._columns: dict[str, Column] = {}
         self._joined: dict[str, Ints] = {}
 
@@ -46,7 +48,7 @@ class View:
         return self._columns[name]
 
     def _join(self, name: str) -> Column:
-        for which, table in self._tables.items():
+        for which, table in self.tables.items():
             if name in table.batch:
                 if which not in self._joined:
                     self._joined[which] = table.rows_at(self.batch.strings(table.key), self.time)
@@ -55,9 +57,17 @@ class View:
 
     def number(self, name: str) -> Ints:
         """Numbers of a category column [n], -1 where null."""
+        offsets, numbers = self.numbers(name)
+        assert offsets is None
+        return numbers
+
+    def numbers(self, name: str) -> Numbers:
+        """Numbers of a category column [n], -1 where null; of lists those of all texts, with offsets [n + 1]."""
         column = self.column(name)
+        if isinstance(column, StringLists):
+            return column.offsets, column.flat.map(self.numberings[name], -1).astype(np.int64)
         assert isinstance(column, Strings)
-        return column.map(self._numberings[name], -1).astype(np.int64)
+        return None, column.map(self.numberings[name], -1).astype(np.int64)
 
     def keys(self, names: tuple[str, ...]) -> tuple[Ints, Ints]:
         """The combined keys of the rows: (row [e], key [e]).
@@ -67,14 +77,14 @@ class View:
         rows = np.arange(len(self), dtype=np.int64)
         key = np.zeros(len(self), np.int64)
         for name in names:
-            column = self.column(name)
-            if isinstance(column, StringLists):
-                lengths = np.diff(column.offsets)[rows]
-                starts = np.repeat(column.offsets[:-1][rows] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-                number = column.flat.map(self._numberings[name], -1)[starts + np.arange(lengths.sum())].astype(np.int64)
-                rows, key = np.repeat(rows, lengths), np.repeat(key, lengths)
+            offsets, numbers = self.numbers(name)
+            if offsets is None:
+                number = numbers[rows]
             else:
-                number = self.number(name)[rows]
+                lengths = np.diff(offsets)[rows]
+                starts = np.repeat(offsets[:-1][rows] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+                number = numbers[starts + np.arange(lengths.sum())]
+                rows, key = np.repeat(rows, lengths), np.repeat(key, lengths)
             known = number >= 0
             rows, key = rows[known], (key[known] << 31) | number[known]
         return rows, key
