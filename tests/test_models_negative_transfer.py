@@ -1,4 +1,4 @@
-"""On the simulator: sharing hurts where two tastes have nothing in common, and helps where they agree and one has few labels."""
+"""On the simulator: sharing hurts where two tastes have nothing in common, and helps where they agree and labels are few."""
 
 from typing import Any
 
@@ -71,8 +71,8 @@ def auc(outcome: Outcome) -> list[float]:
 
 def simulated(agreement: float, dims: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Impressions of a world in which videos are shown by chance: the latent tastes of user and video, for clicks and for
-    satisfaction [n, 4 dims]; what was logged, a click (a) and, of those who clicked, a like (b) [n, 2]; and whether the world
-    makes each the likelier outcome [n, 2]."""
+    satisfaction [n, 4 dims]; what was logged, a click (a) and, of those who clicked, a like (b) [n, 2]; and whether the
+    world makes each the likelier outcome [n, 2]."""
     drawn = {"taste_dims": dims, "taste": 5.0, "satisfaction": 5.0, "agreement": agreement, "drift": 0.0}
     plain = {"conflict": 0.0, "position_bias": 0.0, "video_effect": 0.1, "user_effect": 0.1, "uniform_requests": 1.0}
     world = World(WorldConfig.of_size(4 * ROWS, days=2, click_base=0.0, like_base=0.0, **drawn, **plain), seed=1)
