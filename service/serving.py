@@ -53,13 +53,11 @@ class Serving:
 
     def video_rows(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of the catalogue [n] to score with; -1 where unknown."""
-        row = self.features.video_row
-        return np.fromiter((row(video_id) for video_id in video_ids), np.int64, len(video_ids))
+        return self.features.video_rows(video_ids)
 
     def index_rows(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of the catalogue [n] that the generators know the videos by; -1 where unknown."""
-        row = self.features.index_row
-        return np.fromiter((row(video_id) for video_id in video_ids), np.int64, len(video_ids))
+        return self.features.index_rows(video_ids)
 
     def sources_with(self, quotas: Mapping[str, int] | None) -> tuple[Source, ...]:
         """The generators, with other quotas where an arm of an experiment gives them."""

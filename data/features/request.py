@@ -1,9 +1,10 @@
 """Features of a request: the serving face of :class:`data.features.state.FeatureState`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,17 @@ class RequestEncoder:
         """Row of the catalogue by which the bundle knows a video, where it does; -1 where unknown."""
         row = self._row.get(video_id)
         return self._live.get(video_id, -1) if row is None else row
+
+    def video_rows(self, video_ids: Sequence[str]) -> Ints:
+        """:meth:`video_row` of each [n]."""
+        known = map(self._row.get, video_ids, repeat(-1))
+        rows = map(self._live.get, video_ids, known) if self._live else known
+        return np.fromiter(rows, np.int64, len(video_ids))
+
+    def index_rows(self, video_ids: Sequence[str]) -> Ints:
+        """:meth:`index_row` of each [n]."""
+        live = map(self._live.get, video_ids, repeat(-1)) if self._live else repeat(-1)
+        return np.fromiter(map(self._row.get, video_ids, live), np.int64, len(video_ids))
 
     def video_id(self, row: int) -> str:
         return self._candidates[row]
