@@ -65,6 +65,26 @@ def scorer_facts(network: Network) -> dict[str, Any]:
         "objectives": list(network.config.objective_names),
         "experts": network.trunk.experts,
         "widths": {side: {"ints": sides[side].int_width, "floats": sides[side].float_width} for side in ORDER},
+        "split": split_facts(network),
+    }
+
+
+def split_facts(network: Network) -> dict[str, Any]:
+    """What of the network the compiled scorer computes once a request, JSON-ready.
+
+    ``first_layer``: "graph" where the first layer's part of user and context is computed once, in the graph, else "none",
+    with the reason in ``why``. ``per_candidate``: what depends on user and video together, and so has a block of its own.
+    No table of the videos' part is kept: docs/decisions/0005.
+    """
+    layout, model = network.layout, network.config.model
+    named = {"cross": [field.feature for field in (*layout.sides["cross"].ints, *layout.sides["cross"].floats)]}
+    named["products"] = [" x ".join(pair) for pair in model.products]
+    named["factors"] = [", ".join(factors.objectives) for factors in model.factors]
+    why = network.trunk.unsplit
+    return {
+        "first_layer": "graph" if why is None else "none",
+        "why": why or "the first layer is linear in [user and context, video], the first of which all candidates share",
+        "per_candidate": {kind: names for kind, names in named.items() if names},
     }
 
 

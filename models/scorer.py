@@ -1,7 +1,7 @@
 """The compiled scorer: scores one request's candidates without TensorFlow.
 
 This file is imported by the serving process, the exporter writes what it reads (:mod:`models.export`). The runtime is
-ONNX Runtime; ``benchmarks/serving_runtime.py`` has the comparison with LiteRT and TensorFlow.
+ONNX Runtime (docs/decisions/0005); ``benchmarks/serving_scorer.py`` has the comparison with other runtimes.
 """
 
 import json
@@ -45,6 +45,7 @@ class Scorer:
         objectives: the names of the K columns of predictions.
         experts: E, of the gates.
         calibration: what the network's predictions go through.
+        split: what of the network is computed once a request, as :func:`models.export.split_facts` tells.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Scorer:
         self._inputs = {given.name for given in session.get_inputs()}
         self.objectives = tuple(facts["objectives"])
         self.experts = int(facts["experts"])
+        self.split: Mapping[str, Any] = facts.get("split", {})
         self.calibration = calibration or Calibration.identity(self.objectives, "none was given")
 
     @classmethod

@@ -1,6 +1,5 @@
 """What every trunk must do, in the network: learn, serve what it learnt, and start from its seed."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,8 @@ from trunk_samples import ONE_EACH, SETTINGS, noise, small_trunk
 
 from data.config import Config
 from data.features.layout import Block
-from models.encoder import ORDER
-from models.export import export_scorer
 from models.network import Network
 from models.noise import Noise
-from models.scorer import SCORER_FILE, Scorer
 
 FEATURES = [USER[0], *CONTEXT, VIDEO[0], VIDEO[2], TRAINING_ONLY[0]]
 N = 24
@@ -109,21 +105,6 @@ def test_parallel_parts_start_different(name: str) -> None:
         if key.startswith("trunk/") and "bias" not in key and weight.shape.rank == 3:
             for a in range(weight.shape[0]):
                 assert not any(np.isclose(weight[a], weight[b]).all() for b in range(a)), key
-
-
-@pytest.mark.parametrize("name", ONE_EACH)
-def test_the_compiled_scorer_is_the_network(name: str, tmp_path: Path) -> None:
-    network = small_network(config(name))
-    stir(network)
-    export_scorer(network, tmp_path / SCORER_FILE)
-    scorer = Scorer.load(tmp_path)
-    for n in (1, N):
-        request = one_request(random_blocks(network.layout, N, seed=n), np.arange(n))
-        expected = network.forward(tensors(repeated(request)))
-        scores = scorer.score(*(request[side] for side in ORDER))
-        natural = network.to_natural(expected.raw, tensors(repeated(request)))
-        np.testing.assert_allclose(scores.predictions, natural, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(scores.gates, expected.gates, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["separate", "stem"])

@@ -61,6 +61,11 @@ class Trunk(keras.layers.Layer):  # type: ignore[misc]
         return ()
 
     @property
+    def unsplit(self) -> str | None:
+        """Why the first layer does not split by side, if it does not (:class:`~models.encoder.Split`)."""
+        return None
+
+    @property
     def shared(self) -> list[tf.Variable]:
         """The weights that serve more than one objective."""
         raise NotImplementedError

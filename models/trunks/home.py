@@ -39,6 +39,12 @@ class HoME(Trunk):
         return int(self.count * settings.task_experts + (len(self.groups) + 1) * settings.shared_experts)
 
     @property
+    def unsplit(self) -> str | None:
+        if not self.settings.feature_gate_rank:
+            return None
+        return "feature gates multiply each column by a function of all: experts read rows written out"
+
+    @property
     def shared(self) -> list[tf.Variable]:
         """The first level, which reaches everybody through z_s, and the second level's experts that are nobody's own."""
         own = {id(weight) for weight in self.own.weights}
