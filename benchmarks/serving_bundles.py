@@ -106,6 +106,9 @@ def write(home: Home, name: str, videos: int, seed: int) -> Path:
     learner = Learner.fresh(config, tables, [(days[0], batches[0])])
     for day, batch in zip(days, batches, strict=True):
         learner.take_in(day, batch)
+    with learner.trainer.averaged() as network:  # biases of 0, as at the start, would be left out of the compiled graph
+        for weight in network.weights.values():
+            weight.assign_add(rng.normal(0, 0.02, weight.shape).astype(np.float32))
     means = {o.name: 0.3 for o in config.objectives}
     registry = Registry(home)
     version = registry.publish(
