@@ -21,7 +21,8 @@ class Average:
         t = tf.cast(step, tf.float32)
         decay = tf.minimum(self._decay, (1 + t) / (10 + t))
         for name, average in self.values.items():
-            average.assign_sub((1 - decay) * (average - self._live[name]))
+            apart = average - self._live[name]
+            tf.raw_ops.ResourceApplyGradientDescent(var=average.handle, alpha=1 - decay, delta=apart)
 
     def swap(self) -> None:
         """Exchange the weights and their averages (twice: nothing changes)."""

@@ -25,9 +25,10 @@ def rows_of(sizes: Mapping[str, int], table: str) -> int:
 
 
 def capacity_for(rows: int) -> int:
-    """The rows allocated for a table of ``rows`` admitted ones: a power of two with room for half as many again, so
-    that growth seldom replaces the variable (which retraces the functions that read it, for seconds)."""
-    return max(LEAST_CAPACITY, 1 << (rows + rows // 2 - 1).bit_length())
+    """The rows allocated for a table of ``rows`` admitted ones: room for half as many again, so that growth seldom
+    replaces the variable (which retraces the functions that read it, for seconds), but no more: dense updates go over
+    all of it."""
+    return -(-(rows + rows // 2) // LEAST_CAPACITY) * LEAST_CAPACITY
 
 
 def extend(values: NDArray[np.float32], admitted: int, capacity: int) -> NDArray[np.float32]:
@@ -132,17 +133,26 @@ def _mean(places: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
 def _bags(table: tf.Variable, ids: tf.Tensor, fields: list[IntField], sparse: bool) -> list[tf.Tensor]:
     """The same for training, every field a bag of rows: TensorFlow's fused segment mean, whose gradient took a seventh of
     the time of a gather's (20 places of 32 numbers, 4,096 rows). ``sparse``: only the rows in the batch get a gradient.
+    A field of one place has no empty bags.
     """
+    each = tf.range(tf.shape(ids)[0])
+    if len(fields) == 1 and not fields[0].pooled:
+        return [_means(table, ids[:, 0], each, tf.shape(ids)[0], sparse)]
     bag_of = np.concatenate([np.full(f.width, i) for i, f in enumerate(fields)])
-    bags = tf.range(tf.shape(ids)[0])[:, None] * len(fields) + tf.constant(bag_of, tf.int32)
-    present = ids >= 0
-    count = tf.shape(ids)[0] * len(fields)
+    bags = tf.reshape(each[:, None] * len(fields) + tf.constant(bag_of, tf.int32), [-1])
+    flat, count = tf.reshape(ids, [-1]), tf.shape(ids)[0] * len(fields)
+    places = tf.where(flat >= 0)[:, 0]
     # One entry in a bag too many, cut off below: without any entry TensorFlow's gradient is uninitialised memory.
-    rows = tf.concat([tf.boolean_mask(ids, present), [UNSEEN]], 0)
-    bag = tf.concat([tf.boolean_mask(bags, present), [count]], 0)
-    values = table
+    rows = tf.concat([tf.gather(flat, places), [UNSEEN]], 0)
+    bag = tf.concat([tf.gather(bags, places), [count]], 0)
+    means = _means(table, rows, bag, count + 1, sparse)
+    return list(tf.unstack(tf.reshape(means[:-1], [-1, len(fields), table.shape[1]]), axis=1))
+
+
+def _means(table: tf.Variable, rows: tf.Tensor, bag: tf.Tensor, count: tf.Tensor, sparse: bool) -> tf.Tensor:
+    """The mean of the table's ``rows`` [e] in every one of ``count`` bags [e], which come in order: [count, dim]."""
+    values = tf.convert_to_tensor(table)
     if sparse:
         distinct, rows = tf.unique(rows)
         values = tf.gather(table, distinct)
-    means = tf.sparse.segment_mean(tf.convert_to_tensor(values), rows, bag, num_segments=count + 1)
-    return list(tf.unstack(tf.reshape(means[:-1], [-1, len(fields), table.shape[1]]), axis=1))
+    return tf.sparse.segment_mean(values, rows, bag, num_segments=count)

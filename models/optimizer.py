@@ -1,8 +1,7 @@
 """How gradients change the weights: Adam for what is dense, Adagrad on the rows touched for large embedding tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from data.config_training import TrainingConfig
 from models.network import Network
 
+MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.999, 1e-7
 ADAGRAD_EPSILON = 1e-7
 
 
@@ -22,7 +22,8 @@ class Optimizers:
     - ``large``: the other tables. Adagrad (Duchi et al., JMLR 2011) on the rows of the batch alone:
       a += g^2; row -= rate g / (sqrt(a) + 1e-7), a from 0. A step costs what the batch costs, whatever the table.
 
-    Keras's optimizers make sparse gradients dense, hence TensorFlow's own kernel for the last.
+    Keras's optimizers make sparse gradients dense, and run an operation for every term of Adam's formulas; hence
+    TensorFlow's own kernels, which read and write each number once.
     """
 
     def __init__(self, network: Network, training: TrainingConfig) -> None:
@@ -32,14 +33,9 @@ class Optimizers:
         self.large = {name: tables[name] for name in tables if sizes[name] > training.sparse_rows}
         network.embeddings.sparse = set(self.large)
         self._rate = training.embedding_learning_rate
-        self._dense = keras.optimizers.Adam(
-            training.learning_rate, weight_decay=training.weight_decay or None, global_clipnorm=training.gradient_clip
-        )
-        if training.weight_decay:
-            self._dense.exclude_from_weight_decay(var_list=[v for v in self.weights if not is_kernel(v)])
-        self._dense.build(self.weights)
-        self._tables = keras.optimizers.Adam(self._rate)
-        self._tables.build(list(self.small.values()))
+        decayed = [v for v in self.weights if is_kernel(v)] if training.weight_decay else []
+        self._dense = Adam(self.weights, training.learning_rate, training.weight_decay, decayed, training.gradient_clip)
+        self._tables = Adam(list(self.small.values()), self._rate)
         self._accumulators = {name: tf.Variable(tf.zeros_like(table)) for name, table in self.large.items()}
 
     @property
@@ -51,10 +47,8 @@ class Optimizers:
         """One step. A variable without a gradient (None) stays as it is."""
         given = list(gradients)
         n, m = len(self.weights), len(self.small)
-        self._dense.apply(given[:n], self.weights)
-        if any(gradient is not None for gradient in given[n : n + m]):
-            dense = [tf.convert_to_tensor(g) if g is not None else None for g in given[n : n + m]]
-            self._tables.apply(dense, list(self.small.values()))
+        self._dense.apply(given[:n])
+        self._tables.apply([tf.convert_to_tensor(g) if g is not None else None for g in given[n : n + m]])
         for (name, table), gradient in zip(self.large.items(), given[n + m :], strict=True):
             if gradient is not None:
                 adagrad_rows(table, self._accumulators[name], gradient, self._rate)
@@ -67,7 +61,8 @@ class Optimizers:
         """Set the state. A table that has grown gets zeros for the new rows; one whose rule changed starts afresh."""
         for name, variable in self._slots().items():
             if name in slots:
-                variable.assign(pad_rows(slots[name], tuple(variable.shape)))
+                values = pad_rows(slots[name], tuple(variable.shape))
+                variable.assign(values.astype(variable.dtype.as_numpy_dtype))
 
     def _slots(self) -> dict[str, tf.Variable]:
         found = {f"adagrad/{name}": accumulator for name, accumulator in self._accumulators.items()}
@@ -75,11 +70,52 @@ class Optimizers:
             ("weights", self._dense, [str(i) for i in range(len(self.weights))]),
             ("tables", self._tables, list(self.small)),
         ):
-            found[f"{part}/iterations"] = optimizer.iterations.value
-            for slot in ("momentums", "velocities"):
-                for name, variable in zip(names, getattr(optimizer, f"_{slot}"), strict=True):
-                    found[f"{part}/{slot}/{name}"] = variable.value
+            found[f"{part}/iterations"] = optimizer.iterations
+            for slot, values in (("momentums", optimizer.momentums), ("velocities", optimizer.velocities)):
+                found |= {f"{part}/{slot}/{name}": value for name, value in zip(names, values, strict=True)}
         return found
+
+
+class Adam:
+    """Adam with one fused kernel for each variable (Kingma & Ba, ICLR 2015, in the order of section 2's last remark).
+
+    m += 0.1 (g - m);  v += 0.001 (g^2 - v);  w -= rate sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + 1e-7)
+
+    Args:
+        decayed: those of the variables that decay first: w -= rate decay w.
+        clip: the global norm that the gradients are scaled down to, if they are longer.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[tf.Variable],
+        rate: float,
+        decay: float = 0.0,
+        decayed: Sequence[tf.Variable] = (),
+        clip: float | None = None,
+    ) -> None:
+        self._variables, self._rate, self._clip = list(variables), rate, clip
+        self._decay = {id(variable): decay for variable in decayed}
+        self.iterations = tf.Variable(0, dtype=tf.int64, name="iterations")
+        self.momentums = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
+        self.velocities = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
+
+    def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
+        """One step. Without any gradient nothing happens; a variable without one (None) stays as it is."""
+        if all(gradient is None for gradient in gradients):
+            return
+        if self._clip is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip)
+        step = tf.cast(self.iterations.assign_add(1), tf.float32)
+        powers = {"beta1_power": MEAN_DECAY**step, "beta2_power": SQUARE_DECAY**step}
+        fixed = {"lr": self._rate, "beta1": MEAN_DECAY, "beta2": SQUARE_DECAY, "epsilon": EPSILON}
+        for variable, m, v, gradient in zip(self._variables, self.momentums, self.velocities, gradients, strict=True):
+            if gradient is None:
+                continue
+            if decay := self._decay.get(id(variable)):
+                variable.assign_sub(variable * (decay * self._rate))
+            handles = {"var": variable.handle, "m": m.handle, "v": v.handle}
+            tf.raw_ops.ResourceApplyAdam(**handles, **powers, **fixed, grad=gradient)
 
 
 def is_kernel(variable: tf.Variable) -> bool:

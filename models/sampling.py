@@ -1,6 +1,6 @@
 """Which rows a pass trains on, and for which objectives."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +11,14 @@ from models.noise import derive
 
 
 class Draw(NamedTuple):
-    """A batch: its rows [n], and the objective that each counts for [n]; None: all whose label is known."""
+    """Rows to train on [n], and the objective that each counts for [n]; None: all whose label is known."""
 
     rows: NDArray[np.int64]
     objective: NDArray[np.int64] | None = None
+
+    def part(self, start: int, stop: int) -> "Draw":
+        """The rows from ``start`` up to ``stop``."""
+        return Draw(self.rows[start:stop], None if self.objective is None else self.objective[start:stop])
 
     def targets(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
         """The rows' targets [n, K] of [*, K], NaN where they don't count."""
@@ -24,15 +28,15 @@ class Draw(NamedTuple):
         return np.where(self.objective[:, None] == np.arange(targets.shape[1]), mine, np.float32(np.nan))
 
 
-def batches(
+def draw(
     order: NDArray[np.int64],
     targets: NDArray[np.float32],
     sampling: Sampling,
     weights: Sequence[float],
     batch_size: int,
     seed: int,
-) -> Iterator[Draw]:
-    """The batches of a pass over the rows of ``order``: a pure function of the arguments, as many rows either way.
+) -> Draw:
+    """A pass over the rows of ``order``, batch after batch: a pure function of the arguments, as many rows either way.
 
     Jointly, the rows in that order. By tasks, the lecture's procedure: for each batch a mini-batch of objectives, drawn
     with the probabilities of :func:`probabilities`, and for each of these a mini-batch of its own labelled rows, an equal
@@ -44,20 +48,17 @@ def batches(
         weights: loss weights [K]; an objective of weight 0 is not drawn.
     """
     if not isinstance(sampling, Tasks):
-        for start in range(0, len(order), batch_size):
-            yield Draw(order[start : start + batch_size])
-        return
+        return Draw(order)
     defined = ~np.isnan(targets[order]) & (np.asarray(weights) > 0)
     chances = probabilities(defined.sum(0), sampling)
     if not chances.any():
-        return
+        return Draw(order[:0])
     objective = _objectives(len(order), batch_size, chances, sampling.draws or len(chances), seed)
     rows = np.zeros(len(order), np.int64)
     for k in np.flatnonzero(chances):
         places = np.flatnonzero(objective == k)
         rows[places] = _rounds(order[defined[:, k]], len(places), derive(seed, "rows", int(k)))
-    for start in range(0, len(order), batch_size):
-        yield Draw(rows[start : start + batch_size], objective[start : start + batch_size])
+    return Draw(rows, objective)
 
 
 def probabilities(labelled: NDArray[np.int64], sampling: Tasks) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The training step, and the trainer that runs it over arrays."""
+"""The trainer, which runs a network's training over arrays."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,22 +11,19 @@ from numpy.typing import NDArray
 
 from data.config import Side
 from data.config_training import TrainingConfig
-from data.errors import BundleError
 from data.features.layout import SIDES, Block
-from models.arrays import read_arrays, write_arrays
 from models.average import Average
 from models.balancing import build_balancing
-from models.balancing.base import Balancing, Losses
-from models.balancing.gradients import Gradient, ObjectiveGradients, added
 from models.embedding import extend, rows_of
+from models.graph import Compiled, Graph
 from models.network import Network
-from models.noise import Noise
 from models.optimizer import Optimizers
-from models.sampling import batches
-from models.trunks.gates import row_entropy
+from models.sampling import draw
+from models.trainer_state import read_state, under, write_state
 
-FORMAT = 1
 PREDICT_ROWS = 4096
+CALL_ROWS = 32_768
+"""The rows gathered for one call of the graph, about: enough that calls cost nothing, few enough for memory."""
 
 
 class Predicted(NamedTuple):
@@ -64,76 +61,8 @@ class Trainer:
         decay = self.training.average
         named = {**self.network.weights, **{f"table/{name}": table for name, table in self.optimizers.small.items()}}
         self.average = Average(named, decay) if decay is not None else None
-        blocks, targets, seed = self._signature()
-        self._step = tf.function(self._train, input_signature=[blocks, targets, seed], reduce_retracing=True)
-        self._score = tf.function(self._predict, input_signature=[blocks], reduce_retracing=True)
-        self._compare = tf.function(self._products, input_signature=[blocks, targets], reduce_retracing=True)
-
-    def _signature(self) -> tuple[dict[Side, tuple[tf.TensorSpec, tf.TensorSpec]], tf.TensorSpec, tf.TensorSpec]:
-        """Any number of rows fits one signature: a short last batch is not traced again."""
-        layout, count = self.network.layout, len(self.network.config.objectives)
-        blocks = {
-            side: (
-                tf.TensorSpec([None, layout.sides[side].int_width], tf.int32),
-                tf.TensorSpec([None, layout.sides[side].float_width], tf.float32),
-            )
-            for side in SIDES
-        }
-        return blocks, tf.TensorSpec([None, count], tf.float32), tf.TensorSpec([], tf.int64)
-
-    def _train(self, blocks: Any, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step on sum_k weight_k loss_k + the penalties, balanced as configured. Returns losses and counts [K]."""
-        noise = Noise(seed, self.steps)
-        with tf.GradientTape(persistent=self.balancing.gradients) as tape:
-            losses, penalty = self._losses(blocks, targets, noise)
-            weights = tf.stop_gradient(self.balancing.weights(losses))
-            total = tf.reduce_sum(weights * losses.values) + penalty
-            each = tf.unstack(losses.values) if self.balancing.gradients else []
-        if self.balancing.gradients:
-            gradients = self._balanced(tape, each, total, penalty, losses, noise)
-        else:
-            gradients = tape.gradient(total, self.optimizers.variables)
-        self.optimizers.apply(gradients)
-        self.balancing.learn(losses, lambda: self._losses(blocks, targets, Noise(seed, self.steps))[0].values)
-        if self.average is not None:
-            self.average.update(self.steps)
-        self.steps.assign_add(1)
-        return losses.values, losses.counts
-
-    def _losses(self, blocks: Any, targets: tf.Tensor, noise: Noise | None) -> tuple[Losses, tf.Tensor]:
-        """The objectives' losses on a batch, and the penalties, which are no objective's."""
-        outputs = self.network.forward(blocks, noise)
-        losses, counts = self.network.heads.losses(outputs.raw, targets, blocks)
-        labelled = tf.reduce_any(~tf.math.is_nan(targets), axis=1)
-        penalty = outputs.penalty + self.network.embedding_penalty(outputs.x, tf.cast(labelled, tf.float32))
-        prior = tf.constant([objective.loss_weight for objective in self.network.config.objectives])
-        if self.training.sampling.kind == "tasks":  # each row counts alike, for the one objective that it was drawn for
-            prior *= counts * len(prior) / tf.maximum(tf.cast(tf.shape(targets)[0], tf.float32), 1.0)
-        return Losses(losses, counts, prior), penalty
-
-    def _balanced(
-        self,
-        tape: tf.GradientTape,
-        each: list[tf.Tensor],
-        total: tf.Tensor,
-        penalty: tf.Tensor,
-        losses: Losses,
-        noise: Noise,
-    ) -> list[Gradient | None]:
-        """The gradients: of what is shared, the method's mix of the objectives' own; of the rest, the weighted sum's."""
-        variables, shared = self.optimizers.variables, self.network.shared
-        own = [variable for variable in variables if all(variable is not other for other in shared)]
-        gradients = ObjectiveGradients.of(tape, each, shared)
-        mixed = gradients.mix(self.balancing.mix(gradients.products(), losses, noise))
-        found = [*added(mixed, tape.gradient(penalty, shared)), *tape.gradient(total, own)]
-        place = {id(variable): gradient for variable, gradient in zip([*shared, *own], found, strict=True)}
-        return [place[id(variable)] for variable in variables]
-
-    def _predict(self, blocks: Any) -> tuple[tf.Tensor, ...]:
-        outputs = self.network.forward(blocks)
-        units = tf.zeros([0, 1, 0]) if outputs.units is None else outputs.units
-        sums = tf.reduce_sum(outputs.gates, 0), tf.reduce_sum(row_entropy(outputs.gates), 0)
-        return self.network.to_natural(outputs.raw, blocks), *sums, tf.reduce_any(units > 0, 1)
+        self.graph = Graph(self.network, self.training, self.optimizers, self.balancing, self.average, self.steps)
+        self._compiled = Compiled(self.graph)
 
     def train_epoch(
         self,
@@ -156,14 +85,18 @@ class Trainer:
             The mean loss per objective over its defined rows [K]; NaN where it had none.
         """
         sums, counts = np.zeros(targets.shape[1]), np.zeros(targets.shape[1])
-        key = tf.constant(seed, tf.int64)
         weights = [objective.loss_weight for objective in self.network.config.objectives]
-        for draw in batches(order, targets, self.training.sampling, weights, self.training.batch_size, seed):
-            losses, defined = self._step(_slice(blocks, draw.rows), draw.targets(targets), key)
-            sums += losses.numpy().astype(np.float64) * defined.numpy()
-            counts += defined.numpy()
-            if on_batch is not None:
-                on_batch(len(draw.rows), losses.numpy())
+        size, key = self.training.batch_size, tf.constant(seed, tf.int64)
+        drawn = draw(order, targets, self.training.sampling, weights, size, seed)
+        stride = size * max(1, CALL_ROWS // size)
+        for start in range(0, len(drawn.rows), stride):
+            part = drawn.part(start, start + stride)
+            called = self._compiled.epoch(_take(blocks, part.rows), part.targets(targets), key)
+            for i, (losses, defined) in enumerate(zip(*(values.numpy() for values in called), strict=True)):
+                sums += losses.astype(np.float64) * defined
+                counts += defined
+                if on_batch is not None:
+                    on_batch(min(size, len(part.rows) - i * size), losses)
         return np.asarray(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
 
     def predict(self, blocks: Mapping[Side, Block]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -180,7 +113,7 @@ class Trainer:
         gates, entropy = np.zeros((count, self.network.trunk.experts)), np.zeros(count)
         with self.averaged():
             for start in range(0, n, PREDICT_ROWS):
-                predictions, *sums, units = self._score(_slice(blocks, slice(start, start + PREDICT_ROWS)))
+                predictions, *sums, units = self._compiled.predict(_take(blocks, slice(start, start + PREDICT_ROWS)))
                 found.append(predictions.numpy())
                 gates += sums[0].numpy()
                 entropy += sums[1].numpy()
@@ -198,14 +131,9 @@ class Trainer:
             blocks: per side, features of n rows, which are taken at once.
             targets: [n, K] in natural units, NaN masked.
         """
-        products = self._compare(_slice(blocks, slice(None)), targets).numpy().astype(np.float64)
+        products = self._compiled.products(_take(blocks, slice(None)), targets).numpy().astype(np.float64)
         lengths = np.sqrt(np.where(np.diag(products) > 0, np.diag(products), np.nan))
         return np.clip(products / lengths[:, None] / lengths[None, :], -1.0, 1.0)
-
-    def _products(self, blocks: Any, targets: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape(persistent=True) as tape:
-            each = tf.unstack(self._losses(blocks, targets, None)[0].values)
-        return ObjectiveGradients.of(tape, each, self.network.shared).products()
 
     @contextmanager
     def averaged(self) -> Iterator[Network]:
@@ -226,7 +154,7 @@ class Trainer:
         if before == sizes:
             return
         slots = self.optimizers.slots()
-        averages = self._averages()
+        averages = self.averages()
         sparse = set(self.optimizers.large)
         replaced = self.network.embeddings.grow(sizes)
         if replaced or sparse != {name for name in before if sizes[name] > self.training.sparse_rows}:
@@ -236,14 +164,7 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the whole state as ``.npy`` and ``.json`` files."""
-        network = self.network
-        arrays = {f"weight/{name}": variable.numpy() for name, variable in network.weights.items()}
-        arrays |= {f"table/{name}": variable.numpy() for name, variable in network.embeddings.variables.items()}
-        arrays |= {f"slot/{name}": values for name, values in self.optimizers.slots().items()}
-        arrays |= {f"average/{name}": values for name, values in self._averages().items()}
-        arrays |= {f"balancing/{name}": variable.numpy() for name, variable in self.balancing.variables.items()}
-        facts = {"format": FORMAT, "steps": int(self.steps), "rows": network.table_sizes, "balancing": self.balancing.kind}
-        write_arrays(folder, arrays, facts)
+        write_state(self, folder)
 
     def load(self, folder: Path) -> None:
         """Take over a saved state. Where this network has admitted more rows, they are grown into it.
@@ -251,40 +172,22 @@ class Trainer:
         Raises:
             BundleError: a file is damaged, or the state is of another network.
         """
-        arrays, facts = read_arrays(folder)
-        self._check(folder, arrays, facts)
+        arrays, facts = read_state(self, folder)
         wanted = self.network.table_sizes
         for name, variable in self.network.weights.items():
             variable.assign(arrays[f"weight/{name}"])
         for name, rows in facts["rows"].items():
             self.network.embeddings.put(name, arrays[f"table/{name}"], rows)
         self._build()
-        self.optimizers.restore(_under(arrays, "slot/"))
-        self._restore_averages(_under(arrays, "average/"), facts["rows"])
+        self.optimizers.restore(under(arrays, "slot/"))
+        self._restore_averages(under(arrays, "average/"), facts["rows"])
         for name, variable in self.balancing.variables.items():
             variable.assign(arrays[f"balancing/{name}"])
         self.steps.assign(facts["steps"])
         self.grow({name: max(rows, facts["rows"][name]) for name, rows in wanted.items()})
 
-    def _check(self, folder: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
-        if facts.get("format") != FORMAT:
-            raise BundleError(f"{folder}: expected trainer format {FORMAT}, got {facts.get('format')!r}")
-        balanced = facts.get("balancing", Balancing.kind)
-        if balanced != self.balancing.kind:
-            raise BundleError(
-                f"{folder}: its losses were balanced by {balanced!r}, the configuration has {self.balancing.kind!r}: "
-                "another balance starts with a new network"
-            )
-        expected = {f"balancing/{name}": tuple(variable.shape) for name, variable in self.balancing.variables.items()}
-        expected |= {f"weight/{name}": tuple(variable.shape) for name, variable in self.network.weights.items()}
-        tables = self.network.embeddings.variables.items()
-        expected |= {f"table/{name}": (None, int(table.shape[1])) for name, table in tables}
-        for name, shape in expected.items():
-            came = arrays[name].shape if name in arrays else None
-            if came is None or len(came) != len(shape) or any(a not in (None, b) for a, b in zip(shape, came, strict=True)):
-                raise BundleError(f"{folder}: {name} should have shape {shape}, got {came}: it is of another configuration")
-
-    def _averages(self) -> dict[str, NDArray[np.float32]]:
+    def averages(self) -> dict[str, NDArray[np.float32]]:
+        """The averaged weights by name; empty where none are kept."""
         return {name: value.numpy() for name, value in self.average.values.items()} if self.average else {}
 
     def _restore_averages(self, averages: Mapping[str, NDArray[np.float32]], rows: Mapping[str, int]) -> None:
@@ -300,9 +203,5 @@ class Trainer:
             variable.assign(values)
 
 
-def _slice(blocks: Mapping[Side, Block], rows: Any) -> dict[Side, tuple[NDArray[np.int32], NDArray[np.float32]]]:
+def _take(blocks: Mapping[Side, Block], rows: Any) -> dict[Side, tuple[NDArray[np.int32], NDArray[np.float32]]]:
     return {side: (blocks[side].ints[rows], blocks[side].floats[rows]) for side in SIDES}
-
-
-def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}

@@ -317,7 +317,7 @@ def gradients_of(made: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[int, np
     """By variable, the dense gradient that a step applies."""
     given: list[object] = []
     monkeypatch.setattr(made.optimizers, "apply", lambda gradients: given.extend(gradients))
-    made._train(*batch(made), tf.constant(1, tf.int64))
+    made.graph.step(*batch(made), tf.constant(1, tf.int64))
     variables = made.optimizers.variables
     return {id(v): np.asarray(tf.convert_to_tensor(g)) for v, g in zip(variables, given, strict=True) if g is not None}
 
@@ -325,7 +325,7 @@ def gradients_of(made: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[int, np
 def by_objective(made: Trainer, variables: list[tf.Variable]) -> tuple[np.ndarray, np.ndarray]:
     """[K, P] gradients of the losses, and [P] of the penalty, over the variables as one dense vector."""
     with tf.GradientTape(persistent=True) as tape:
-        seen, penalty = made._losses(*batch(made), Noise(tf.constant(1, tf.int64), made.steps))
+        seen, penalty = made.graph.losses(*batch(made), Noise(tf.constant(1, tf.int64), made.steps))
         parts = [*tf.unstack(seen.values), penalty]
     flat = [tape.gradient(part, variables, unconnected_gradients="zero") for part in parts]
     dense = np.stack([np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in each]) for each in flat])
@@ -366,7 +366,7 @@ def test_cosines_by_hand() -> None:
     blocks, targets = random_blocks(made.network.layout, 16), random_targets(made.network.config, 16, masked=0.0)
     targets[:, 1] = 1 - targets[:, 0]
     targets[:, 2] = np.nan
-    made._compare = made._products  # without its graph, which takes seconds to trace
+    made._compiled.products = made.graph.products  # without its graph, which takes seconds to trace
     cosines = made.gradient_cosines(blocks, targets)
     with tf.GradientTape(persistent=True) as tape:
         raw = made.network.forward(batch(made)[0]).raw
@@ -390,13 +390,13 @@ def test_a_killed_run_goes_on_to_the_bit_and_bears_an_absent_objective(kind: str
     blocks, targets = batch(made)
     absent = tf.where([[False, True, False]], math.nan, targets)
     seed = tf.constant(1, tf.int64)
-    assert made._train(blocks, absent, seed)[1].numpy().tolist() == [16, 0, 16]
+    assert made.graph.step(blocks, absent, seed)[1].numpy().tolist() == [16, 0, 16]
     for name, variable in made.balancing.variables.items():
         assert variable.shape == () or np.array_equal(variable[1], before[name][1], equal_nan=True), name
     made.save(tmp_path)
     resumed.load(tmp_path)
     for of in (made, resumed):
-        of._train(blocks, targets, seed)
+        of.graph.step(blocks, targets, seed)
     for mine, theirs in zip(made.optimizers.variables, resumed.optimizers.variables, strict=True):
         assert np.isfinite(mine.numpy()).all()
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())

@@ -4,7 +4,7 @@ import tensorflow as tf
 from network_samples import small_config, small_network
 
 from models.average import Average
-from models.optimizer import Optimizers, adagrad_rows, pad_rows
+from models.optimizer import Adam, Optimizers, adagrad_rows, pad_rows
 
 START = np.array([[1, 2], [3, 4], [5, 6], [7, 8]], np.float32)
 RATE = 0.5
@@ -41,6 +41,22 @@ def test_the_sparse_step_is_the_dense_one_on_the_rows_touched() -> None:
         dense -= RATE * gradient / (np.sqrt(squares) + 1e-7)
     np.testing.assert_allclose(table, dense, rtol=1e-5)
     np.testing.assert_array_equal(table[2], START[2])
+
+
+def test_adam_is_the_paper_s_and_leaves_what_has_no_gradient() -> None:
+    moved, left = tf.Variable(START), tf.Variable(START)
+    adam = Adam([moved, left], 0.1)
+    random, w, m, v = np.random.default_rng(0), START.astype(np.float64), 0.0, 0.0
+    for t in range(1, 6):
+        g = random.normal(size=START.shape)
+        adam.apply([tf.constant(g, tf.float32), None])
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        w -= 0.1 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-7)
+    np.testing.assert_allclose(moved, w, rtol=1e-4)
+    np.testing.assert_array_equal(left, START)
+    assert int(adam.iterations) == 5
+    adam.apply([None, None])
+    assert int(adam.iterations) == 5
 
 
 def optimizers(**training: object) -> Optimizers:

@@ -6,7 +6,7 @@ from network_samples import random_blocks, random_targets, small_config, small_t
 from numpy.typing import NDArray
 
 from data.config_balancing import Joint, Sampling, Tasks
-from models.sampling import Draw, batches, probabilities
+from models.sampling import Draw, draw, probabilities
 
 ROWS = 4000
 RARE = 40
@@ -22,7 +22,11 @@ def targets(n: int = ROWS, rare: int = RARE) -> NDArray[np.float32]:
 
 def drawn(sampling: Sampling, batch: int = 300, seed: int = 1, weights: tuple[float, ...] = (1, 1, 1)) -> list[Draw]:
     order = np.random.default_rng(0).permutation(ROWS)
-    return list(batches(order, targets(), sampling, weights, batch, seed))
+    return batches(draw(order, targets(), sampling, weights, batch, seed), batch)
+
+
+def batches(drawn: Draw, batch: int) -> list[Draw]:
+    return [drawn.part(start, start + batch) for start in range(0, len(drawn.rows), batch)]
 
 
 def tasks(**settings: object) -> Tasks:
@@ -31,19 +35,19 @@ def tasks(**settings: object) -> Tasks:
 
 def test_jointly_the_rows_come_in_order_with_all_their_labels() -> None:
     order = np.array([2, 0, 1])
-    one, other = batches(order, targets(), Joint(), (1, 1, 1), 2, 1)
+    one, other = batches(draw(order, targets(), Joint(), (1, 1, 1), 2, 1), 2)
     assert [one.rows.tolist(), other.rows.tolist()] == [[2, 0], [1]]
     np.testing.assert_array_equal(one.targets(targets()), targets()[[2, 0]])
 
 
 def test_a_label_on_one_row_in_a_hundred_gets_its_share() -> None:
     found = drawn(tasks())
-    assert [len(draw.rows) for draw in found] == [300] * 13 + [100]
-    for draw in found[:-1]:
-        assert draw.objective is not None
-        assert np.bincount(draw.objective).tolist() == [100, 100, 100]
-    rows = np.concatenate([draw.rows for draw in found])
-    objective = np.concatenate([draw.objective for draw in found if draw.objective is not None])
+    assert [len(part.rows) for part in found] == [300] * 13 + [100]
+    for part in found[:-1]:
+        assert part.objective is not None
+        assert np.bincount(part.objective).tolist() == [100, 100, 100]
+    rows = np.concatenate([part.rows for part in found])
+    objective = np.concatenate([part.objective for part in found if part.objective is not None])
     assert np.abs(np.bincount(objective) - ROWS / 3).max() <= 34
     often = np.bincount(rows[objective == 2], minlength=RARE)
     assert often[RARE:].tolist() == []
@@ -52,12 +56,12 @@ def test_a_label_on_one_row_in_a_hundred_gets_its_share() -> None:
 
 
 def test_a_row_counts_for_the_objective_that_it_was_drawn_for() -> None:
-    for draw in drawn(tasks()):
-        mine = draw.targets(targets())
-        assert draw.objective is not None
+    for part in drawn(tasks()):
+        mine = part.targets(targets())
+        assert part.objective is not None
         assert (~np.isnan(mine)).sum(1).tolist() == [1] * len(mine)
-        places = np.arange(len(mine)), draw.objective
-        np.testing.assert_array_equal(mine[places], targets()[draw.rows, draw.objective])
+        places = np.arange(len(mine)), part.objective
+        np.testing.assert_array_equal(mine[places], targets()[part.rows, part.objective])
 
 
 @pytest.mark.parametrize(
@@ -76,8 +80,8 @@ def test_probabilities_by_hand(settings: dict[str, object], expected: list[float
 @pytest.mark.parametrize(("probability", "draws"), [("proportional", None), ("tempered", 1), ("uniform", 2)])
 def test_the_shares_are_the_probabilities(probability: str, draws: int | None) -> None:
     sampling = tasks(probabilities=probability, draws=draws)
-    found = [draw for seed in range(40) for draw in drawn(sampling, 100, seed)]
-    shares = np.bincount(np.concatenate([draw.objective for draw in found if draw.objective is not None])) / (40 * ROWS)
+    found = [part for seed in range(40) for part in drawn(sampling, 100, seed)]
+    shares = np.bincount(np.concatenate([part.objective for part in found if part.objective is not None])) / (40 * ROWS)
     labelled = np.array([ROWS, ROWS // 2, RARE])
     np.testing.assert_allclose(shares, probabilities(labelled, sampling), atol=0.02)
     assert shares[2] > 0
@@ -85,9 +89,9 @@ def test_the_shares_are_the_probabilities(probability: str, draws: int | None) -
 
 def test_a_mini_batch_of_objectives_may_leave_some_out() -> None:
     """Two draws for three objectives: half a batch each, no objective twice."""
-    for draw in drawn(tasks(draws=2)):
-        assert draw.objective is not None
-        assert np.bincount(draw.objective)[np.unique(draw.objective)].tolist() == [len(draw.rows) / 2] * 2
+    for part in drawn(tasks(draws=2)):
+        assert part.objective is not None
+        assert np.bincount(part.objective)[np.unique(part.objective)].tolist() == [len(part.rows) / 2] * 2
 
 
 def test_a_pass_is_a_function_of_its_seed() -> None:
@@ -99,11 +103,11 @@ def test_a_pass_is_a_function_of_its_seed() -> None:
 
 
 def test_objectives_without_rows_or_weight_are_not_drawn() -> None:
-    for draw in drawn(tasks(), weights=(1, 0, 1)):
-        assert draw.objective is not None
-        assert set(draw.objective) == {0, 2}
+    for part in drawn(tasks(), weights=(1, 0, 1)):
+        assert part.objective is not None
+        assert set(part.objective) == {0, 2}
     nothing = np.full((5, 3), np.nan, np.float32)
-    assert list(batches(np.arange(5), nothing, tasks(), (1, 1, 1), 2, 1)) == []
+    assert len(draw(np.arange(5), nothing, tasks(), (1, 1, 1), 2, 1).rows) == 0
 
 
 def test_the_trainer_counts_as_many_rows_and_averages_over_those_drawn() -> None:
@@ -111,16 +115,12 @@ def test_the_trainer_counts_as_many_rows_and_averages_over_those_drawn() -> None
     config = small_config(training={"sampling": {"kind": "tasks"}, "deterministic": False})
     trainer = small_trainer(config)
     blocks, values = random_blocks(trainer.network.layout, 32), random_targets(config, 32)
-    priors: list[list[float]] = []
     seen: list[tuple[int, NDArray[np.float32]]] = []
-
-    def step(given: object, mine: NDArray[np.float32], seed: object) -> tuple[object, object]:
-        losses, _ = trainer._losses(given, mine, None)
-        priors.append(losses.prior.numpy().tolist())
-        return losses.values, losses.counts
-
-    trainer._step = step
     mean = trainer.train_epoch(blocks, values, np.arange(32), 1, lambda rows, losses: seen.append((rows, losses)))
     assert [rows for rows, _ in seen] == [16, 16]
-    assert priors == [[18 / 16, 2 * 15 / 16, 15 / 16]] * 2
     np.testing.assert_allclose(mean, (seen[0][1] + seen[1][1]) / 2, rtol=1e-6)
+    weights = [objective.loss_weight for objective in config.objectives]
+    for part in batches(draw(np.arange(32), values, config.training.sampling, weights, 16, 1), 16):
+        given = {side: (blocks[side].ints[part.rows], blocks[side].floats[part.rows]) for side in blocks}
+        losses, _ = trainer.graph.losses(given, part.targets(values), None)
+        assert losses.prior.numpy().tolist() == [18 / 16, 2 * 15 / 16, 15 / 16]

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from network_samples import (
     CLICK,
     CONTEXT,
@@ -21,6 +22,7 @@ from network_samples import (
 )
 
 from data.errors import BundleError
+from models import step
 from models.step import Trainer
 
 ROWS = 40
@@ -59,6 +61,33 @@ def test_the_loss_goes_down_and_an_absent_objective_has_none() -> None:
     for _ in range(30):
         last = trainer.train_epoch(blocks, targets, np.arange(ROWS), 1)
     assert (last[[0, 2]] < first[[0, 2]]).all()
+
+
+def test_many_batches_in_one_call_are_steps_one_by_one() -> None:
+    """Over batches of 16, 16 and 8 rows, with dropout, decay, clipping, an average and a sparsely updated table."""
+    config = small_config(model=ALL_DROPOUT, training={**EXACT, "deterministic": False})
+    together, apart = small_trainer(config), small_trainer(config)
+    mean = run(together)
+    blocks, targets = random_blocks(apart.network.layout, ROWS), random_targets(config, ROWS)
+    order, found = np.random.default_rng(1).permutation(ROWS), []
+    for start in range(0, ROWS, 16):
+        rows = order[start : start + 16]
+        given = {side: (block.ints[rows], block.floats[rows]) for side, block in blocks.items()}
+        found.append([part.numpy() for part in apart.graph.step(given, targets[rows], tf.constant(1, tf.int64))])
+    assert int(together.steps) == int(apart.steps) == 3
+    for mine, theirs in zip(state(together), state(apart), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=1e-6)
+    losses, counts = (np.array(values, np.float64) for values in zip(*found, strict=True))
+    np.testing.assert_allclose(mean, (losses * counts).sum(0) / counts.sum(0), rtol=1e-5)
+
+
+def test_where_a_call_ends_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(model=ALL_DROPOUT, training=EXACT)
+    one, other = small_trainer(config), small_trainer(config)
+    losses = run(one)
+    monkeypatch.setattr(step, "CALL_ROWS", 1)
+    np.testing.assert_array_equal(run(other), losses)
+    assert_same(one, other)
 
 
 def test_same_seed_same_bits_and_another_seed_others() -> None:

@@ -121,3 +121,13 @@ def test_noise_is_a_function_of_seed_step_and_draw() -> None:
     np.testing.assert_array_equal(b, again.survive([64], 0.5).numpy())
     assert (a != b).any()
     assert (a != later.survive([64], 0.5).numpy()).any()
+
+
+def test_experts_one_by_one_as_in_training_are_those_side_by_side() -> None:
+    """Without any dropout; and the combination of them listed is that of them stacked."""
+    made, x = trunk(), tf.constant(np.random.default_rng(0).normal(size=(6, 3)), tf.float32)
+    plain = made(x)
+    parts = made.networks.each(x, noise())
+    np.testing.assert_allclose(tf.stack(parts), plain.units, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(combine(plain.gates, parts), plain.h, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(made(x, noise=noise()).h, plain.h, rtol=1e-5, atol=1e-6)

@@ -1,7 +1,6 @@
 """Every objective's head, and which columns of the raw outputs are its own."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +29,6 @@ class Heads:
         self.heads = [head_of(*pair) for pair in zip(objectives, stats, strict=True)]
         self.outputs = tuple(len(head.start) for head in self.heads)
         self.start = tuple(value for head in self.heads for value in head.start)
-        self._ends = np.cumsum([0, *self.outputs]).tolist()
         places = {field.feature: field.offset for field in layout.sides["video"].ints}
         self._group = [places.get(o.duration) if o.duration is not None else None for o in objectives]
 
@@ -47,15 +45,12 @@ class Heads:
             targets: [n, K] in natural units, NaN where masked.
             blocks: the sides that ``raw`` came from.
         """
-        losses, counts = [], []
-        for k, (head, own, group) in enumerate(self._each(raw, blocks)):
-            defined = ~tf.math.is_nan(targets[:, k])
-            known = tf.where(defined, targets[:, k], 0.0)
-            values = tf.where(defined, head.row_losses(own, known, group), 0.0)
-            count = tf.reduce_sum(tf.cast(defined, raw.dtype))
-            losses.append(tf.reduce_sum(values) / tf.maximum(count, 1))
-            counts.append(count)
-        return tf.stack(losses), tf.stack(counts)
+        defined = ~tf.math.is_nan(targets)
+        known = tf.unstack(tf.where(defined, targets, 0.0), axis=1)
+        each = zip(self._each(raw, blocks), known, strict=True)
+        values = tf.stack([head.row_losses(own, mine, group) for (head, own, group), mine in each], 1)
+        counts = tf.reduce_sum(tf.cast(defined, raw.dtype), 0)
+        return tf.reduce_sum(tf.where(defined, values, 0.0), 0) / tf.maximum(counts, 1), counts
 
     def to_natural(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor:
         """Predictions [n, K] in natural units from raw [n, S]."""
@@ -63,7 +58,7 @@ class Heads:
 
     def _each(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> list[tuple[Head, tf.Tensor, tf.Tensor | None]]:
         """Each head with its columns of raw and its rows' duration groups."""
-        columns = [raw[:, first:last] for first, last in pairwise(self._ends)]
+        columns = tf.split(raw, self.outputs, 1)
         groups = [None if place is None else blocks["video"][0][:, place] for place in self._group]
         return list(zip(self.heads, columns, groups, strict=True))
 

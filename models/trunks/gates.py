@@ -13,9 +13,9 @@ LEAST_WEIGHT = 1e-9
 
 
 def logits(x: "tf.Tensor | Split", kernel: tf.Tensor) -> tf.Tensor:
-    """x W_k of every gate k: x [n, D] (or [K, n, D], each gate's own) and W [K, D, E] give [n, K, E]. Of a request's
-    candidates as one product for all gates."""
-    if isinstance(x, Split) and x.moving.shape.rank == 2:
+    """x W_k of every gate k: x [n, D] (or [K, n, D], each gate's own) and W [K, D, E] give [n, K, E]: where all
+    gates read the same, as one product."""
+    if (x.moving if isinstance(x, Split) else x).shape.rank == 2:
         gates, inputs, choices = kernel.shape
         wide = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [inputs, gates * choices])
         return tf.reshape(linear(x, wide), [-1, gates, choices])
@@ -40,9 +40,10 @@ def gate(logits: tf.Tensor, alive: tf.Tensor | None = None) -> tf.Tensor:
     return tf.nn.softmax(tf.where(alive, logits, -float("inf")))
 
 
-def combine(gates: tf.Tensor, experts: tf.Tensor) -> tf.Tensor:
-    """h_k = sum_e g_ke f_e: gates [n, K, E] and experts [E, n, H] give [K, n, H]."""
-    mixed = tf.matmul(gates, tf.transpose(experts, [1, 0, 2]))
+def combine(gates: tf.Tensor, experts: "tf.Tensor | list[tf.Tensor]") -> tf.Tensor:
+    """h_k = sum_e g_ke f_e: gates [n, K, E] and experts [E, n, H] (or E of [n, H]) give [K, n, H]."""
+    by_row = tf.stack(experts, 1) if isinstance(experts, list) else tf.transpose(experts, [1, 0, 2])
+    mixed = tf.matmul(gates, by_row)
     return tf.transpose(mixed, [1, 0, 2])
 
 

@@ -35,8 +35,8 @@ class MMoE(Trunk):
         self.built = True
 
     def call(self, x: "tf.Tensor | Split", noise: Noise | None = None) -> TrunkOutput:
-        outputs = self.networks(x, noise, self.dropout)
+        outputs = self.networks.each(x, noise, self.dropout) if noise else self.networks(x)
         chosen = logits(x, self.gates.value)
         gates = gate(chosen, survivors(noise, tf.shape(chosen)[0], self.experts, self.settings.expert_dropout))
         penalty = gate_penalty(gates, self.settings.load_balance, self.settings.gate_entropy)
-        return TrunkOutput(combine(gates, outputs), gates, penalty, outputs)
+        return TrunkOutput(combine(gates, outputs), gates, penalty, tf.convert_to_tensor(outputs))

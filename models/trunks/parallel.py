@@ -56,11 +56,33 @@ class Parallel:
     def __call__(self, x: "tf.Tensor | Split", noise: Noise | None = None, dropout: float = 0.0) -> tf.Tensor:
         if isinstance(x, Split):
             return tf.stack([self._alone(part, of_part(x, part)) for part in range(self.parts)])
+        if noise:
+            return tf.stack(self.each(x, noise, dropout))
         hidden = self.layer(0, x)
         for i in range(1, self.depth):
             hidden = noise.dropout(hidden, dropout) if noise else hidden
             hidden = self.layer(i, hidden)
         return hidden
+
+    def each(self, x: tf.Tensor, noise: Noise, dropout: float = 0.0) -> list[tf.Tensor]:
+        """For training, the networks' outputs [n, H] one by one: products of plain matrices with bias and ReLU inside. A
+        batched product would write out a gradient of x for every network before it adds them up."""
+        given = tf.unstack(x) if x.shape.rank == 3 else [x]
+        hidden = given if len(given) == self.parts else given * self.parts
+        for i in range(self.depth):
+            hidden = self._dropped(hidden, noise, dropout) if i else hidden
+            norms = [tf.unstack(norm.value) for norm in self.norms]
+            layer = zip(hidden, tf.unstack(self.kernels[i].value), tf.unstack(self.biases[i].value), strict=True)
+            sums = [tf.nn.bias_add(tf.matmul(own, kernel), bias[0]) for own, kernel, bias in layer]
+            hidden = [self._activate(i, own, [norm[part] for norm in norms]) for part, own in enumerate(sums)]
+        return hidden
+
+    def _dropped(self, hidden: list[tf.Tensor], noise: Noise, dropout: float) -> list[tf.Tensor]:
+        """The hidden units [n, H] with dropout, by the numbers that they would get side by side."""
+        if dropout == 0:
+            return hidden
+        alive = tf.unstack(noise.survive([self.parts, *tf.unstack(tf.shape(hidden[0]))], dropout))
+        return [tf.where(mine, own / (1 - dropout), 0.0) for mine, own in zip(alive, hidden, strict=True)]
 
     def layer(self, i: int, hidden: "tf.Tensor | Split") -> tf.Tensor:
         """Layer ``i`` with its activation."""
