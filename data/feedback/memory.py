@@ -6,6 +6,7 @@ What is not yet on disk is always here; a user is forgotten only when all of it 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from data.feedback.on_disk import OnDisk
 from data.feedback.requests import Request
 
 Key = tuple[str, str]
@@ -38,10 +39,12 @@ class Memory:
 
     Args:
         most: what is kept in all, in served items (a user and a request weigh as some), as far as users can be forgotten.
+        on_disk: is told of the users of whom anything was forgotten.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, on_disk: OnDisk | None = None) -> None:
         self.most = most
+        self._on_disk = on_disk or OnDisk()
         self.epoch = 0  # changes when something was forgotten
         self._clear()
 
@@ -69,6 +72,11 @@ class Memory:
         self.user((request.name, request.user_id)).requests[request.request_id] = request
         self._weight += REQUEST + len(request.items)
         return request
+
+    def complete(self, user: User, key: Key) -> None:
+        """Note that all of a user is here, where nothing of it is only on disk."""
+        if user.since is None and not self._on_disk.may_hold(*key):
+            user.since = 0
 
     def pin(self, key: Key) -> User:
         """The user, not to be forgotten until ``pinned`` is counted down again."""
@@ -103,10 +111,13 @@ class Memory:
         self.epoch += 1
 
     def _drop(self, request: Request) -> None:
+        self._on_disk.add(request.name, request.user_id)
         del self.requests[request.request_id]
         self._weight -= REQUEST + len(request.items)
         self.epoch += 1
 
     def forget_all(self) -> None:
+        for name, user_id in self.users:
+            self._on_disk.add(name, user_id)
         self._clear()
         self.epoch += 1

@@ -16,6 +16,8 @@ Row = dict[str, Any]
 
 LARGEST_GROUP = 2_000
 """Operations in one commit."""
+GATHERING = 0.05
+"""Seconds that slates wait for others to be written with; nobody waits for theirs."""
 
 
 @dataclass
@@ -50,6 +52,7 @@ class WriteQueue:
         self._ops: deque[Operation] = deque()
         self._changed = threading.Condition(lock)
         self._closing = False
+        self._urgent = 0  # of the operations, those that somebody waits for
         self._thread = threading.Thread(target=self._run, name="feedback", daemon=True)
 
     def start(self) -> None:
@@ -66,7 +69,9 @@ class WriteQueue:
     def put(self, operation: Operation) -> None:
         """Take an operation in, whether the queue is full or not; the caller holds the lock."""
         self._ops.append(operation)
-        self._changed.notify()
+        self._urgent += operation.done is not None
+        if operation.done is not None or len(self._ops) == 1:
+            self._changed.notify()
 
     def close(self) -> None:
         """Write what waits and stop."""
@@ -87,14 +92,19 @@ class WriteQueue:
                 if error is not None:
                     group += self._ops
                     self._ops.clear()
+                    self._urgent = 0
                 self._settle(group, error)
             for operation in group:
                 if operation.done is not None:
                     operation.done.set_exception(error) if error else operation.done.set_result(None)
 
     def _take(self) -> list[Operation]:
-        """What waits, at most LARGEST_GROUP; nothing once closed and empty."""
+        """What waits, at most LARGEST_GROUP, or comes in a moment; nothing once closed and empty."""
         with self._changed:
             while not self._ops and not self._closing:
                 self._changed.wait()
-            return [self._ops.popleft() for _ in range(min(len(self._ops), LARGEST_GROUP))]
+            if not self._urgent and not self._closing:
+                self._changed.wait_for(lambda: self._urgent or self._closing, GATHERING)
+            group = [self._ops.popleft() for _ in range(min(len(self._ops), LARGEST_GROUP))]
+            self._urgent -= sum(operation.done is not None for operation in group)
+            return group

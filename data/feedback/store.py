@@ -22,6 +22,7 @@ from data.errors import WatchNextError
 from data.feedback.commit import counts_of, write_group
 from data.feedback.events import Event, Fate, Rules
 from data.feedback.memory import Memory, User
+from data.feedback.on_disk import OnDisk
 from data.feedback.outcomes import log_rows
 from data.feedback.queue import Operation, WriteQueue
 from data.feedback.requests import Happened, Piece, Request, Sight, joined
@@ -76,7 +77,9 @@ class Feedback:
         self._engine, self._config_of, self._clock = engine, config_of, clock
         self._lock = threading.RLock()
         self._last = clock()
-        self._memory = Memory(memory)
+        self._on_disk = OnDisk()
+        self._on_disk.start(engine)
+        self._memory = Memory(memory, self._on_disk)
         self._remembered: OrderedDict[str, None] = OrderedDict()
         self._rules: Rules | None = None
         self._unsure: list[tuple[int, int]] = []
@@ -162,6 +165,7 @@ class Feedback:
         if self._queue.closed:
             return
         self._queue.close()
+        self._on_disk.close()
         close_writer(self._engine, self._writer, self._ledger, self._dropped, self.now())
 
     def _take_in(self, config: Config, events: Sequence[Event], done: "Future[None]") -> list[Fate]:
@@ -224,6 +228,7 @@ class Feedback:
         key, sight = (name, user_id), Sight.of(config)
         with self._lock:
             user = self._memory.pin(key)
+            self._memory.complete(user, key)
         try:
             while True:
                 with self._lock:
