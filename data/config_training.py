@@ -1,8 +1,11 @@
 """How the network is trained (``[training]``)."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from data.config_balancing import Balancing, Fixed, Joint, Sampling
+from data.config_ordering import Ordering
 from data.frozen import Frozen
 
 
@@ -20,3 +23,10 @@ class TrainingConfig(Frozen):
     deterministic: bool = True
     balancing: Balancing = Fixed()
     sampling: Sampling = Joint()
+    ordering: Ordering = Ordering()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.ordering.weight and self.sampling.kind == "tasks":
+            raise ValueError("ordering compares whole slates: expected sampling.kind = 'joint' beside it, got 'tasks'")
+        return self

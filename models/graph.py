@@ -1,7 +1,7 @@
 """What a network's training computes: a step on a batch, and steps on many batches in one call."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -14,9 +14,18 @@ from models.balancing.gradients import Gradient, ObjectiveGradients, added
 from models.network import Network
 from models.noise import Noise
 from models.optimizer import Optimizers
+from models.ordering import ordering_losses
 from models.trunks.gates import row_entropy
 
 Blocks = Mapping[Side, tuple[tf.Tensor, tf.Tensor]]
+
+
+class Shown(NamedTuple):
+    """The number of each row's slate [n], int32; the rows with features as of their slate's first row, where these
+    differ."""
+
+    slate: Any
+    blocks: Blocks | None
 
 
 class Graph:
@@ -40,7 +49,9 @@ class Graph:
         self.network, self.training, self.optimizers = network, training, optimizers
         self.balancing, self.average, self.steps = balancing, average, steps
 
-    def epoch(self, blocks: Blocks, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def epoch(
+        self, blocks: Blocks, targets: tf.Tensor, seed: tf.Tensor, shown: Shown | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """A step on each ``batch_size`` of the rows, in their order; the last batch may be shorter.
 
         Between two batches nothing returns to Python: with batches of 256 that took as long as their arithmetic.
@@ -53,19 +64,23 @@ class Graph:
         empty = tf.TensorArray(tf.float32, count, element_shape=[targets.shape[1]])
 
         def body(i: tf.Tensor, losses: tf.TensorArray, counts: tf.TensorArray) -> tuple[Any, ...]:
-            mine = tf.nest.map_structure(lambda values: values[i * size : (i + 1) * size], (dict(blocks), targets))
-            found, known = self.step(*mine, seed)
+            mine, wanted, beside = tf.nest.map_structure(
+                lambda values: None if values is None else values[i * size : (i + 1) * size], (dict(blocks), targets, shown)
+            )
+            found, known = self.step(mine, wanted, seed, beside)
             return i + 1, losses.write(i, found), counts.write(i, known)
 
         start = (tf.constant(0), empty, tf.TensorArray(tf.float32, count, element_shape=[targets.shape[1]]))
         _, losses, counts = tf.while_loop(lambda i, *_: i < count, body, start, parallel_iterations=1)
         return losses.stack(), counts.stack()
 
-    def step(self, blocks: Blocks, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(
+        self, blocks: Blocks, targets: tf.Tensor, seed: tf.Tensor, shown: Shown | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step on sum_k weight_k loss_k + the penalties, balanced as configured. Returns losses and counts [K]."""
         noise = Noise(seed, self.steps)
         with tf.GradientTape(persistent=self.balancing.gradients) as tape:
-            losses, penalty = self.losses(blocks, targets, noise)
+            losses, penalty = self.losses(blocks, targets, noise, shown)
             weights = tf.stop_gradient(self.balancing.weights(losses))
             total = tf.reduce_sum(weights * losses.values) + penalty
             each = tf.unstack(losses.values) if self.balancing.gradients else []
@@ -74,22 +89,34 @@ class Graph:
         else:
             gradients = tape.gradient(total, self.optimizers.variables)
         self.optimizers.apply(gradients)
-        self.balancing.learn(losses, lambda: self.losses(blocks, targets, Noise(seed, self.steps))[0].values)
+        self.balancing.learn(losses, lambda: self.losses(blocks, targets, Noise(seed, self.steps), shown)[0].values)
         if self.average is not None:
             self.average.update(self.steps)
         self.steps.assign_add(1)
         return losses.values, losses.counts
 
-    def losses(self, blocks: Blocks, targets: tf.Tensor, noise: Noise | None) -> tuple[Losses, tf.Tensor]:
+    def losses(
+        self, blocks: Blocks, targets: tf.Tensor, noise: Noise | None, shown: Shown | None = None
+    ) -> tuple[Losses, tf.Tensor]:
         """The objectives' losses on a batch, and the penalties, which are no objective's."""
         outputs = self.network.forward(blocks, noise)
         losses, counts = self.network.heads.losses(outputs.raw, targets, blocks)
+        if shown is not None:
+            raw = outputs.raw if shown.blocks is None else self.network.forward(shown.blocks, noise).raw
+            losses += self.training.ordering.weight * self._ordering(raw, targets, shown)
         labelled = tf.reduce_any(~tf.math.is_nan(targets), axis=1)
         penalty = outputs.penalty + self.network.embedding_penalty(outputs.x, tf.cast(labelled, tf.float32))
         prior = tf.constant([objective.loss_weight for objective in self.network.config.objectives])
         if self.training.sampling.kind == "tasks":  # each row counts alike, for the one objective that it was drawn for
             prior *= counts * len(prior) / tf.maximum(tf.cast(tf.shape(targets)[0], tf.float32), 1.0)
         return Losses(losses, counts, prior), penalty
+
+    def _ordering(self, raw: tf.Tensor, targets: tf.Tensor, shown: Shown) -> tf.Tensor:
+        """The binary objectives' losses of the order within slates [K], 0 for the others."""
+        binary = tf.constant([objective.kind == "binary" for objective in self.network.config.objectives])
+        first = tf.constant(self.network.heads.first)
+        known = tf.where(binary, targets, float("nan"))
+        return ordering_losses(tf.gather(raw, first, axis=1), known, shown.slate, self.training.ordering.neighbours)
 
     def _balanced(
         self,
@@ -138,6 +165,19 @@ class Compiled:
             for side in SIDES
         }
         targets, seed = tf.TensorSpec([None, count], tf.float32), tf.TensorSpec([], tf.int64)
-        self.epoch = tf.function(graph.epoch, input_signature=[blocks, targets, seed])
+        rows, slates = [blocks, targets, seed], [tf.TensorSpec([None], tf.int32)]
+        self._rows = tf.function(graph.epoch, input_signature=rows)
+        self._slates = tf.function(lambda *given: graph.epoch(*given[:3], Shown(given[3], None)), rows + slates)
+        self._as_of_slates = tf.function(lambda *given: graph.epoch(*given[:3], Shown(*given[3:])), [*rows, *slates, blocks])
         self.predict = tf.function(graph.predict, input_signature=[blocks])
         self.products = tf.function(graph.products, input_signature=[blocks, targets])
+
+    def epoch(
+        self, blocks: Blocks, targets: Any, seed: tf.Tensor, shown: Shown | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """:meth:`Graph.epoch`."""
+        if shown is None:
+            return self._rows(blocks, targets, seed)  # type: ignore[no-any-return]
+        if shown.blocks is None:
+            return self._slates(blocks, targets, seed, shown.slate)  # type: ignore[no-any-return]
+        return self._as_of_slates(blocks, targets, seed, *shown)  # type: ignore[no-any-return]

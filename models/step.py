@@ -15,9 +15,10 @@ from data.features.layout import SIDES, Block
 from models.average import Average
 from models.balancing import build_balancing
 from models.embedding import extend, rows_of
-from models.graph import Compiled, Graph
+from models.graph import Compiled, Graph, Shown
 from models.network import Network
 from models.optimizer import Optimizers
+from models.ordering import Slates
 from models.sampling import draw
 from models.trainer_state import read_state, under, write_state
 
@@ -71,6 +72,7 @@ class Trainer:
         order: NDArray[np.int64],
         seed: int,
         on_batch: OnBatch | None = None,
+        slates: Slates | None = None,
     ) -> NDArray[np.float64]:
         """Train once on the rows of ``order``, in that order, or (``[training.sampling]``) on as many drawn by objective.
 
@@ -80,6 +82,8 @@ class Trainer:
             order: which rows, e.g. a permutation of n.
             seed: with the count of steps, the key of all that is random.
             on_batch: called after each batch with its rows and its losses [K].
+            slates: of the n rows, those of one together in ``order``: whose order is trained on too, where
+                ``[training.ordering]`` has it.
 
         Returns:
             The mean loss per objective over its defined rows [K]; NaN where it had none.
@@ -91,7 +95,8 @@ class Trainer:
         stride = size * max(1, CALL_ROWS // size)
         for start in range(0, len(drawn.rows), stride):
             part = drawn.part(start, start + stride)
-            called = self._compiled.epoch(_take(blocks, part.rows), part.targets(targets), key)
+            shown = _take_slates(slates, part.rows) if slates and self.training.ordering.weight else None
+            called = self._compiled.epoch(_take(blocks, part.rows), part.targets(targets), key, shown)
             for i, (losses, defined) in enumerate(zip(*(values.numpy() for values in called), strict=True)):
                 sums += losses.astype(np.float64) * defined
                 counts += defined
@@ -205,3 +210,9 @@ class Trainer:
 
 def _take(blocks: Mapping[Side, Block], rows: Any) -> dict[Side, tuple[NDArray[np.int32], NDArray[np.float32]]]:
     return {side: (blocks[side].ints[rows], blocks[side].floats[rows]) for side in SIDES}
+
+
+def _take_slates(slates: Slates, rows: NDArray[np.int64]) -> Shown:
+    """Numbered anew, in 32 bits."""
+    _, number = np.unique(slates.number[rows], return_inverse=True)
+    return Shown(number.astype(np.int32), None if slates.blocks is None else _take(slates.blocks, rows))

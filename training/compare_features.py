@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from data.config import Config, Side
 from data.days import day_start
 from data.features.layout import SIDES, Block, build_layout
-from data.features.slates import slate_times
 from data.features.state import Encoded, FeatureState
 from data.features.storage import load_array, save_arrays
 from data.home import Home
@@ -36,6 +35,9 @@ OF_NETWORK = ("dim", "dropout", "l2")
 """Keys of a feature that the network alone reads."""
 OF_LOSS = ("loss", "loss_weight")
 """Keys of an objective that training alone reads."""
+
+BLOCKS = ("blocks", "slate_blocks")
+"""Of the encoded rows, what is kept in files of its own."""
 
 OnDay = Callable[[date], None]
 
@@ -66,9 +68,10 @@ class EncodedDays:
         """A day's rows, with the targets of these objectives."""
         folder = self.folder / str(day)
         arrays: dict[str, Any] = {
-            f.name: load_array(folder / f"{f.name}.npy") for f in fields(Encoded) if f.name not in ("blocks", "targets")
+            f.name: load_array(folder / f"{f.name}.npy") for f in fields(Encoded) if f.name not in (*BLOCKS, "targets")
         }
-        return Encoded(blocks=_load_blocks(folder), targets=self.targets(day, objectives), **arrays)
+        blocks, slates = _load_blocks(folder), self.slate_blocks(day)
+        return Encoded(blocks=blocks, targets=self.targets(day, objectives), slate_blocks=slates, **arrays)
 
     def targets(self, day: date, objectives: Sequence[str]) -> NDArray[np.float32]:
         """[n, K] in natural units, NaN where masked."""
@@ -77,7 +80,7 @@ class EncodedDays:
         return found if columns == list(range(found.shape[1])) else np.ascontiguousarray(found[:, columns])
 
     def slate_blocks(self, day: date) -> Mapping[Side, Block] | None:
-        """A scored day's rows with features as of the slate's first row; None where that changes nothing."""
+        """A day's rows with features as of the slate's first row; None where that changes nothing, or nobody asked."""
         folder = self.folder / str(day) / "slates"
         return _load_blocks(folder) if folder.is_dir() else None
 
@@ -97,6 +100,7 @@ def feature_key(config: Config, home: Home, days: Sequence[date], train: Sequenc
         [{k: v for k, v in objective.items() if k not in OF_LOSS} for objective in values["objectives"]],
         values["generators"]["positive"],
         values["training"]["fit_days"],
+        config.training.ordering.weight > 0,
         [(str(day), digest(home, config, day)) for day in days],
         [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None for path in tables],
         [[str(day) for day in part] for part in (train, scored)],
@@ -155,10 +159,9 @@ def _encode(
         batch = read_day(home, config, day)
         encoded = learner.encode(day, batch, still_open.get(day, frozenset()))
         _save(encoded, folder / str(day))
-        if day in scored:
-            times = slate_times(batch, encoded.slate)
-            if not np.array_equal(times, encoded.time):
-                _save_blocks(state.encode(batch, day, times).blocks, folder / str(day) / "slates")
+        blocks = encoded.slate_blocks or (state.slate_blocks(batch, day, encoded) if day in scored else None)
+        if blocks is not None:
+            _save_blocks(blocks, folder / str(day) / "slates")
         state.advance(batch, day_start(day + timedelta(days=1), config.timezone))
         sizes[str(day)] = state.table_sizes()
         on_day(day)
@@ -166,7 +169,7 @@ def _encode(
 
 
 def _save(encoded: Encoded, folder: Path) -> None:
-    arrays = {f.name: getattr(encoded, f.name) for f in fields(Encoded) if f.name != "blocks"}
+    arrays = {f.name: getattr(encoded, f.name) for f in fields(Encoded) if f.name not in BLOCKS}
     save_arrays(arrays, folder)
     _save_blocks(encoded.blocks, folder)
 

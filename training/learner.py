@@ -25,13 +25,14 @@ from models.calibration import Calibration
 from models.indexes import IndexBuilder
 from models.network import Network
 from models.noise import derive
+from models.ordering import Slates, slate_order
 from models.step import OnBatch, Trainer
 from training.baselines import PastRates
 from training.calibrate import calibrate
 from training.calibration_rows import ROWS, DayRows, newest
 from training.waiting import Waiting, mask, newly_closed, row_keys
 
-WAITING = "waiting"
+WAITING, SLATES = "waiting", "slates"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Replayed:
     day: date
     blocks: Mapping[Side, Block]
     targets: NDArray[np.float32]
+    slate: NDArray[np.int64]
+    slate_blocks: Mapping[Side, Block] | None = None
 
 
 @dataclass
@@ -81,11 +84,10 @@ class Learner:
             config, state, trainer, PastRates.load(folder / "rates.npz"), IndexBuilder.load(config, folder / "counts")
         )
         for path in sorted((folder / "replay").glob("day=*")):
-            blocks = {
-                side: Block(*(load_array(path / f"{side}.{part}.npy") for part in ("ints", "floats"))) for side in SIDES
-            }
             day = date.fromisoformat(path.name.removeprefix("day="))
-            learner.replay.append(Replayed(day, blocks, load_array(path / "targets.npy")))
+            slates = _load_blocks(path / SLATES) if (path / SLATES).is_dir() else None
+            targets, slate = (load_array(path / f"{name}.npy") for name in ("targets", "slate"))
+            learner.replay.append(Replayed(day, _load_blocks(path), targets, slate, slates))
         learner.waiting = [Waiting.load(path) for path in sorted((folder / WAITING).glob("day=*"))]
         learner.scored = [DayRows.load(path) for path in sorted((folder / ROWS).glob("day=*"))]
         return learner
@@ -97,9 +99,10 @@ class Learner:
         self.rates.save(folder / "rates.npz")
         self.indexes.save(folder / "counts")
         for kept in self.replay if replay else ():
-            arrays: dict[str, NDArray[Any]] = {f"{side}.ints": block.ints for side, block in kept.blocks.items()}
-            arrays |= {f"{side}.floats": block.floats for side, block in kept.blocks.items()}
-            save_arrays({**arrays, "targets": kept.targets}, folder / "replay" / f"day={kept.day}")
+            place = folder / "replay" / f"day={kept.day}"
+            save_arrays({**_arrays(kept.blocks), "targets": kept.targets, "slate": kept.slate}, place)
+            if kept.slate_blocks is not None:
+                save_arrays(_arrays(kept.slate_blocks), place / SLATES)
         for waiting in self.waiting:
             waiting.save(folder / WAITING / f"day={waiting.day}")
         for rows in self.scored:
@@ -120,7 +123,7 @@ class Learner:
         self._calibration = None
 
     def encode(self, day: date, batch: Batch, open_labels: frozenset[str] = frozenset()) -> Encoded:
-        """Encode a day's rows, the targets of open labels masked.
+        """Encode a day's rows, the targets of open labels masked; where order is trained on, as of their slates too.
 
         Where days are missing before it (nobody was served, or they are in quarantine), the boundary is first brought to
         its start: the videos' counts are as of a day's start, also of what became known on the missing days.
@@ -129,7 +132,8 @@ class Learner:
         if self.state.boundary < start:
             self.state.advance(batch.take(np.zeros(0, np.int64)), start, admit=False)
         encoded = self.state.encode(batch, day)
-        return replace(encoded, targets=mask(encoded.targets, self.config, open_labels))
+        slates = self.state.slate_blocks(batch, day, encoded) if self.config.training.ordering.weight else None
+        return replace(encoded, targets=mask(encoded.targets, self.config, open_labels), slate_blocks=slates)
 
     def wait_for(self, day: date, batch: Batch, encoded: Encoded, open_labels: frozenset[str]) -> None:
         """Keep a day's rows, which have just been trained on, until all its labels are closed."""
@@ -156,14 +160,15 @@ class Learner:
     def train(self, day: date, encoded: Encoded, on_batch: OnBatch | None = None) -> NDArray[np.float64]:
         """Train on a day's rows, ``passes`` times, together with the days kept for replay. Returns mean losses [K]."""
         training = self.config.training
-        days = [*self.replay, Replayed(day, encoded.blocks, encoded.targets)]
-        blocks = {side: _stack([kept.blocks[side] for kept in days]) for side in SIDES}
+        days = [*self.replay, Replayed(day, encoded.blocks, encoded.targets, encoded.slate, encoded.slate_blocks)]
+        blocks, slates = _stack([kept.blocks for kept in days]), _slates(days) if training.ordering.weight else None
         targets = np.concatenate([kept.targets for kept in days])
         losses = np.full(targets.shape[1], np.nan)
         for number in range(training.passes):
             seed = derive(self.config.seed, "order", day.toordinal(), number)
-            order = np.random.default_rng(seed).permutation(len(targets))
-            losses = self.trainer.train_epoch(blocks, targets, order, seed, on_batch)
+            random, rows = np.random.default_rng(seed), np.arange(len(targets))
+            order = random.permutation(rows) if slates is None else slate_order(rows, slates.number, random)
+            losses = self.trainer.train_epoch(blocks, targets, order, seed, on_batch, slates)
         if training.replay_days:
             self.replay = days[-training.replay_days :]
         return losses
@@ -193,7 +198,27 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     temporary.rename(folder)
 
 
-def _stack(blocks: Sequence[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    return Block(np.concatenate([b.ints for b in blocks]), np.concatenate([b.floats for b in blocks]))
+def _stack(days: Sequence[Mapping[Side, Block]]) -> Mapping[Side, Block]:
+    if len(days) == 1:
+        return days[0]
+    return {
+        side: Block(np.concatenate([b[side].ints for b in days]), np.concatenate([b[side].floats for b in days]))
+        for side in SIDES
+    }
+
+
+def _slates(days: Sequence[Replayed]) -> Slates:
+    """The days' slates, whose numbers are distinct over days."""
+    number = np.concatenate([kept.slate for kept in days])
+    if all(kept.slate_blocks is None for kept in days):
+        return Slates(number)
+    return Slates(number, _stack([kept.slate_blocks or kept.blocks for kept in days]))
+
+
+def _arrays(blocks: Mapping[Side, Block]) -> dict[str, NDArray[Any]]:
+    ints = {f"{side}.ints": block.ints for side, block in blocks.items()}
+    return ints | {f"{side}.floats": block.floats for side, block in blocks.items()}
+
+
+def _load_blocks(folder: Path) -> Mapping[Side, Block]:
+    return {side: Block(*(load_array(folder / f"{side}.{part}.npy") for part in ("ints", "floats"))) for side in SIDES}

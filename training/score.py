@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from data.columns import Batch, Strings
 from data.config import Config
-from data.features.slates import slate_times
 from data.features.state import Encoded, FeatureState
 from models.calibration import Calibration, Predictions
 from models.step import Trainer
@@ -59,10 +58,8 @@ def predict_slates(
 ) -> Predictions:
     """Calibrated predictions with features as of each slate's first row [n, K]; the row-time ones where that changes
     nothing."""
-    times = slate_times(batch, encoded.slate)
-    if np.array_equal(times, encoded.time):
-        return predictions
-    return calibration.apply(trainer.predict(state.encode(batch, day, times).blocks)[0])
+    blocks = encoded.slate_blocks or state.slate_blocks(batch, day, encoded)
+    return predictions if blocks is None else calibration.apply(trainer.predict(blocks)[0])
 
 
 def _sliced_by(config: Config) -> list[str]:

@@ -20,7 +20,7 @@ from data.features.layout import SIDES, Block, Layout, build_layout
 from data.features.past import SEEN, Past, after_window, join, past_batch, visible_at
 from data.features.rates import Totals, take_in
 from data.features.recent import kept
-from data.features.slates import feature_times, slates
+from data.features.slates import feature_times, slate_times, slates
 from data.features.spec import Knowledge, encode_sides, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
 from data.features.storage import load_array, load_batch, save_arrays, save_batch
@@ -34,7 +34,8 @@ from data.vocabulary import Numbering, Vocabulary
 @dataclass(frozen=True)
 class Encoded:
     """Rows ready for the network. ``targets`` [n, K] are in natural units, NaN where masked; ``user`` and ``video`` [n]
-    are numbers of their vocabularies; ``new_user`` and ``new_video`` [n] say who is served through the learnt default."""
+    are numbers of their vocabularies; ``new_user`` and ``new_video`` [n] say who is served through the learnt default.
+    ``slate_blocks``, where asked for and not the same, are the rows with features as of their slate's first row."""
 
     blocks: Mapping[Side, Block]
     targets: NDArray[np.float32]
@@ -44,6 +45,7 @@ class Encoded:
     time: Ints
     new_user: NDArray[np.bool_]
     new_video: NDArray[np.bool_]
+    slate_blocks: Mapping[Side, Block] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -152,6 +154,15 @@ class FeatureState:
             queries.user >= vocabularies["user_id"].admitted,
             video >= vocabularies["video_id"].admitted,
         )
+
+    def slate_blocks(self, batch: Batch, day: date, encoded: Encoded) -> Mapping[Side, Block] | None:
+        """A day's rows with features as of their slate's first row, as a request has them; None where that changes nothing.
+
+        Args:
+            encoded: the same rows, at their own feature times.
+        """
+        times = slate_times(batch, encoded.slate)
+        return None if np.array_equal(times, encoded.time) else self.encode(batch, day, times).blocks
 
     def advance(self, batch: Batch, until: int, admit: bool = True) -> None:
         """Take a day in: ``until`` (the start of the next day, ms) becomes the boundary; new ids are admitted.

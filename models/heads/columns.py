@@ -22,12 +22,14 @@ class Heads:
 
     Attributes:
         outputs: how many each objective has [K].
+        first: the place of each objective's first raw output [K].
         start: the raw outputs of an untrained network [S].
     """
 
     def __init__(self, objectives: Sequence[Objective], stats: Sequence[TargetStats], layout: Layout) -> None:
         self.heads = [head_of(*pair) for pair in zip(objectives, stats, strict=True)]
         self.outputs = tuple(len(head.start) for head in self.heads)
+        self.first = tuple(sum(self.outputs[:k]) for k in range(len(self.outputs)))
         self.start = tuple(value for head in self.heads for value in head.start)
         places = {field.feature: field.offset for field in layout.sides["video"].ints}
         self._group = [places.get(o.duration) if o.duration is not None else None for o in objectives]
