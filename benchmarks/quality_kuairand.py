@@ -7,9 +7,9 @@
     python benchmarks/quality_kuairand.py --report                     3 to 5 May: to be looked at once
 
 Searching and the table without --report train on 25 to 29 April and judge, frozen, on 30 April to 2 May; --report trains
-on 25 April to 2 May and judges on 3 to 5 May. Ours is `watchnext train` with the preset and each seed. LightGBM has one
-model per objective; the MMoEs of DeepCTR-Torch and torch-rechub have one network for all, in an environment of their
-own. What they see of the features, and how they were searched: docs/peers.md.
+on 25 April to 2 May and judges on 3 to 5 May. Ours is the preset with each seed, to the bit as `watchnext train` and
+`evaluate` have it. LightGBM has one model per objective; the MMoEs of DeepCTR-Torch and torch-rechub have one network
+for all, in an environment of their own. What they see of the features, and how they were searched: docs/peers.md.
 
 GAUC's scores, of all, are with features as of the slate's first row. Intervals resample users and seeds together.
 Prints tables and writes $WATCHNEXT_HOME/benchmarks/quality_kuairand.json (quality_kuairand_tuning.json without
@@ -97,7 +97,7 @@ def main() -> None:
         seconds[peer.name] = time.perf_counter() - began
         console.print(f"{peer.title}: {seconds[peer.name]:.0f} s for {len(options.seeds)} seeds")
     began = time.perf_counter()
-    scores = [our_scores(config, home, train, judge, OBJECTIVES, seed, console) for seed in options.seeds]
+    scores = [our_scores(config, window.encoded, train, judge, OBJECTIVES, seed) for seed in options.seeds]
     outcomes[OURS] = [outcome(window, own, RESAMPLES) for own in scores]
     seconds[OURS] = time.perf_counter() - began
     console.print(f"ours: {seconds[OURS]:.0f} s for {len(options.seeds)} seeds")

@@ -53,7 +53,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Window:
     }
     (folder / "fields.json").write_text(json.dumps(fields))
     judged = Judged(targets["rows"], np.arange(ROWS) % USERS, np.arange(ROWS) // 4)
-    return Window(folder, OBJECTIVES, judged)
+    return Window(folder, folder, OBJECTIVES, judged)
 
 
 def field(name: str, table: str, width: int) -> dict[str, Any]:

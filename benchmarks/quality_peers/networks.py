@@ -17,7 +17,7 @@ from benchmarks.rivals import environment, python_of
 WORKER = Path(__file__).with_name("torch_worker.py")
 LAYERS = OneOf(([64], [64, 32], [128, 64], [256, 128]))
 SHARED: Space = {
-    "experts": Between(2, 8, whole=True),
+    "experts": Between(2, 6, whole=True),
     "layers": LAYERS,
     "tower": OneOf(([], [32], [64])),
     "dropout": Between(0.0, 0.4),
@@ -25,8 +25,8 @@ SHARED: Space = {
     "init": OneOf((1e-4, 1e-2, 5e-2)),
     "learning_rate": Between(3e-4, 1e-2, log=True),
     "weight_decay": Between(1e-7, 1e-3, log=True),
-    "batch_size": OneOf((128, 256, 512, 1024)),
-    "epochs": Between(1, 3, whole=True),
+    "batch_size": OneOf((256, 512, 1024)),
+    "epochs": Between(1, 2, whole=True),
     "order": OneOf(("days", "shuffled")),
     "tasks": OneOf(("judged", "binary", "all")),
     "regression_weight": OneOf((0.2, 1.0)),

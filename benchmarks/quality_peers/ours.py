@@ -1,37 +1,30 @@
-"""Our side: the preset trained, published and scored by the very steps of `watchnext train` and `watchnext evaluate`."""
+"""Our side: the preset as a cell of `watchnext compare`, which is to the bit what `train` and `evaluate` make of it."""
 
-import shutil
+import gc
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from rich.console import Console
 
 from benchmarks.quality_peers.table import Scores
 from data.config import Config
-from data.home import Home
-from models.registry import Registry
-from training.evaluate import score_days
-from training.run import train
+from training.compare_cell import Spec, run_cell
 
 
 def our_scores(
-    config: Config,
-    home: Home,
-    days: Sequence[date],
-    judge: Sequence[date],
-    objectives: Sequence[str],
-    seed: int,
-    console: Console,
+    config: Config, encoded: Path, train: Sequence[date], judge: Sequence[date], objectives: Sequence[str], seed: int
 ) -> Scores:
-    """Predictions of the judged days by a bundle trained on ``days``; the bundle is removed."""
-    seeded = config.model_copy(update={"name": f"quality_{config.name}_{seed}", "seed": seed})
-    version = train(seeded, home, days[0], days[-1], True, console)
-    bundle = Registry(home).open(seeded.name, version)
-    scored = list(score_days(bundle, seeded, home, judge[0], judge[-1], console))
+    """Predictions of the judged days after training on ``train``; ``encoded`` is the folder of both."""
+    seeded = config.model_copy(update={"seed": seed})
     columns = [config.objective_names.index(name) for name in objectives]
-    at_row, at_slate = (
-        np.concatenate([getattr(day, key)[:, columns] for day in scored]) for key in ("predictions", "slate_predictions")
-    )
-    shutil.rmtree(home.registry(seeded.name))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        Spec(seeded, seeded, encoded, encoded, tuple(train), tuple(judge), 0).save(folder / "spec.json")
+        run_cell(folder)
+        with np.load(folder / "predictions.npz", allow_pickle=False) as found:
+            at_row = found["predictions"][:, columns]
+            at_slate = found["slate_predictions"][:, columns] if "slate_predictions" in found else at_row
+    gc.collect()  # traced functions hold each other: they would stay
     return at_row, at_slate

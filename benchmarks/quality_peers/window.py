@@ -31,9 +31,10 @@ SMALLEST_DEVIATION = 1e-6
 
 @dataclass(frozen=True)
 class Window:
-    """Days to train on and days to judge by; ``objectives`` are those judged."""
+    """Days to train on and days to judge by; ``objectives`` are those judged, ``encoded`` the days as ours reads them."""
 
     folder: Path
+    encoded: Path
     objectives: tuple[str, ...]
     judged: Judged
 
@@ -57,7 +58,8 @@ def build(
 ) -> Window:
     """Encode the days of a window and write them as arrays, unless they are there."""
     encoded = encode_days(config, home, root / "encoded", train, judge)
-    window = Window(root / "windows" / encoded.folder.name, tuple(objectives), Judged.of(encoded, judge, objectives))
+    folder = root / "windows" / encoded.folder.name
+    window = Window(folder, encoded.folder, tuple(objectives), Judged.of(encoded, judge, objectives))
     if not (window.folder / "fields.json").is_file():
         _write(window.folder, config, encoded, train, judge)
     return window
