@@ -151,8 +151,10 @@ def _bags(table: tf.Variable, ids: tf.Tensor, fields: list[IntField], sparse: bo
 
 def _means(table: tf.Variable, rows: tf.Tensor, bag: tf.Tensor, count: tf.Tensor, sparse: bool) -> tf.Tensor:
     """The mean of the table's ``rows`` [e] in every one of ``count`` bags [e], which come in order: [count, dim]."""
-    values = tf.convert_to_tensor(table)
-    if sparse:
-        distinct, rows = tf.unique(rows)
-        values = tf.gather(table, distinct)
+    if not sparse:
+        return tf.sparse.segment_mean(tf.convert_to_tensor(table), rows, bag, num_segments=count)
+    distinct, rows = tf.unique(rows)
+    # A row too many: without it TensorFlow's optimizer of graphs takes the look-up in two steps for one in the whole table,
+    # and reads that, which copies it. With 10 million rows a step then took twice its time.
+    values = tf.concat([tf.gather(table, distinct), tf.zeros([1, table.shape[1]])], 0)
     return tf.sparse.segment_mean(values, rows, bag, num_segments=count)
