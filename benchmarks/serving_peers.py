@@ -30,8 +30,6 @@ class RankBody(BaseModel):
     user_id: str
     candidates: list[str]
     context: dict[str, Any] = {}
-    format: str = "items"
-    limit: int | None = None
 
 
 def empty() -> FastAPI:
@@ -73,7 +71,7 @@ def handler(bundle: Path) -> FastAPI:
             feed[name] = tf.constant(values)
         predictions = signature(**feed)["predictions"].numpy()
         scores = predictions.sum(axis=1)
-        best = np.argsort(-scores)[: body.limit]
+        best = np.argsort(-scores)
         items = [
             {
                 "video_id": body.candidates[place],

@@ -23,7 +23,9 @@ def _decimal(value: Any) -> Any:
 
 
 def _decimals(values: Any) -> Any:
-    return [_decimal(value) for value in values] if isinstance(values, list) else values
+    if not isinstance(values, list) or {*map(type, values)} <= {str}:
+        return values
+    return [_decimal(value) for value in values]
 
 
 def _distinct(ids: list[str]) -> list[str]:
