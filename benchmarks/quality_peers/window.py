@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ class Window:
 
     @property
     def key(self) -> str:
-        """Of the rows and features: the name of the folder."""
-        return self.folder.name
+        """Of the days, rows and columns: what trials are kept under. How ours is configured does not change it."""
+        return blake2b((self.folder / "fields.json").read_bytes(), digest_size=6).hexdigest()
 
     def arrays(self, part: str) -> Arrays:
         """Of ``train``, ``rows`` or ``slates``; those of ``train`` with targets [n, K] and day [n], from 0 on."""
@@ -77,7 +78,12 @@ def _write(folder: Path, config: Config, encoded: EncodedDays, train: Sequence[d
     at_slate = [encoded.slate_blocks(day) or own for day, own in zip(judge, at_row, strict=True)]
     for name, blocks in (("rows", at_row), ("slates", at_slate)):
         save(folder / name, scaled(joined([columns(own, layout, sizes) for own in blocks]), scale))
-    (folder / "fields.json").write_text(json.dumps(describe(config, layout, sizes, targets), indent=1))
+    found = {
+        "train": {"days": [str(day) for day in train], "rows": len(targets)},
+        "judge": {"days": [str(day) for day in judge], "rows": sum(len(own["user"]) for own in at_row)},
+        **describe(config, layout, sizes, targets),
+    }
+    (folder / "fields.json").write_text(json.dumps(found, indent=1))
 
 
 def columns(blocks: Mapping[Side, Block], layout: Layout, sizes: Mapping[str, int]) -> Arrays:
