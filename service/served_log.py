@@ -1,13 +1,10 @@
 """What was served, as the log keeps it."""
 
-import math
-from collections.abc import Iterable
-
 import numpy as np
 import orjson
 import structlog
 
-from data.feedback.served import Served, ServedItem
+from data.feedback.served import Served, ServedColumns
 from data.feedback.store import Feedback
 from service.observability import Metrics
 from service.pipeline import Slate
@@ -48,23 +45,18 @@ def served(slate: Slate) -> Served:
     )
 
 
-def _items(slate: Slate) -> list[ServedItem]:
-    names, shown = slate.query.ranking.objectives, slate.shown
-    predictions = _finite(slate.scores.predictions[shown].astype(np.float32).ravel().tolist())  # as they are answered
-    scores = _finite(slate.combined.scores[shown].tolist())
-    of_slots = zip(shown.tolist(), slate.filled.propensity.tolist(), slate.filled.explored.tolist(), strict=True)
-    return [
-        ServedItem(
-            video_id=slate.candidates.video_ids[place],
-            position=position,
-            score=scores[position],
-            predictions=dict(zip(names, predictions[position * len(names) : (position + 1) * len(names)], strict=True)),
-            generators=slate.candidates.generators[place],
-            propensity=propensity,
-            is_exploration=explored,
-        )
-        for position, (place, propensity, explored) in enumerate(of_slots)
-    ]
+def _items(slate: Slate) -> ServedColumns:
+    shown, candidates = slate.shown, slate.candidates
+    places = shown.tolist()
+    return ServedColumns(
+        [candidates.video_ids[place] for place in places],
+        slate.combined.scores[shown],
+        slate.query.ranking.objectives,
+        slate.scores.predictions[shown].astype(np.float32),  # as they are answered
+        [candidates.generators[place] for place in places],
+        slate.filled.propensity,
+        slate.filled.explored,
+    )
 
 
 def _candidates(slate: Slate) -> bytes:
@@ -77,7 +69,3 @@ def _candidates(slate: Slate) -> bytes:
         "generators": [list(names) for names in slate.candidates.generators],
     }
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _finite(values: Iterable[float]) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values]

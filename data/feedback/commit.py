@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from data.database import upsert
-from data.feedback.queue import Operation
+from data.feedback.queue import Operation, Row
 from data.feedback.rows import item_rows
 from data.feedback.schema import events, served, served_items, writers
 from data.feedback.writers import add_counts
@@ -22,12 +22,24 @@ def write_group(connection: sa.Connection, engine: sa.Engine, group: Sequence[Op
     }
     for table, rows in inserts.items():
         if rows:
-            connection.execute(upsert(engine, table).on_conflict_do_nothing(), rows)
+            _insert(connection, engine, table, rows)
     add_counts(connection, engine, counts_of(group, dropped))
     settled = len(slates) + dropped
     if settled:
         more = {"settled": writers.c.settled + settled}
         connection.execute(writers.update().where(writers.c.id == writer).values(more))
+
+
+def _insert(connection: sa.Connection, engine: sa.Engine, table: sa.Table, rows: Sequence[Row]) -> None:
+    """New rows; those whose key is there are left out. To SQLite's driver itself: half the time per row is saved."""
+    statement = upsert(engine, table).on_conflict_do_nothing()
+    if engine.dialect.name != "sqlite":
+        connection.execute(statement, rows)
+        return
+    names = list(rows[0])
+    compiled = statement.compile(dialect=engine.dialect, column_keys=names)
+    order = compiled.positiontup or names
+    connection.exec_driver_sql(str(compiled), [tuple(row[name] for name in order) for row in rows])
 
 
 def counts_of(group: Sequence[Operation], dropped: int) -> Counter[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data.config import Config
 from data.feedback.outcomes import Events, Floats, Ints, Items
-from data.feedback.served import Served, ServedItem
+from data.feedback.served import Served, ServedColumns, ServedItem
 from data.feedback.windows import impression_window
 
 
@@ -38,7 +38,10 @@ class Slate(Sequence[Shown]):
     """Items as columns, since few of a long slate are ever looked at."""
 
     def __init__(self, items: Sequence[ServedItem]) -> None:
-        self._columns = [tuple(map(attrgetter(name), items)) for name in Shown._fields]
+        if isinstance(items, ServedColumns):
+            self._columns = [tuple(getattr(items, name)) for name in Shown._fields]
+        else:
+            self._columns = [tuple(map(attrgetter(name), items)) for name in Shown._fields]
 
     def __len__(self) -> int:
         return len(self._columns[0])

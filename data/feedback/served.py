@@ -1,8 +1,12 @@
 """A slate as it was served."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,66 @@ class ServedItem:
     generators: Sequence[str] = ()
     propensity: float | None = None
     is_exploration: bool | None = None
+
+
+class ServedColumns(Sequence[ServedItem]):
+    """A slate's items as ranking has them, column by column; an item is made where one is asked for.
+
+    Args:
+        score: [n], not finite where it is null.
+        objectives: names of the columns of ``predictions`` [n, K].
+    """
+
+    def __init__(
+        self,
+        video_id: Sequence[str],
+        score: NDArray[np.float64],
+        objectives: Sequence[str],
+        predictions: NDArray[np.float32],
+        generators: Sequence[Sequence[str]],
+        propensity: NDArray[np.float64],
+        is_exploration: NDArray[np.bool_],
+    ) -> None:
+        self.video_id, self.generators = video_id, generators
+        self.objectives, self._score, self._predictions = objectives, score, predictions
+        self._propensity, self._is_exploration = propensity, is_exploration
+
+    def __len__(self) -> int:
+        return len(self.video_id)
+
+    def __getitem__(self, place: Any) -> Any:
+        return list(self)[place]
+
+    def __iter__(self) -> Iterator[ServedItem]:
+        columns = (self.video_id, self.position, self.score, self.predictions, self.generators)
+        return map(ServedItem, *columns, self.propensity, self.is_exploration)
+
+    @property
+    def position(self) -> Sequence[int]:
+        return range(len(self.video_id))
+
+    @property
+    def score(self) -> list[float | None]:
+        return _finite(self._score.tolist())
+
+    @property
+    def predictions(self) -> list[dict[str, float | None]]:
+        rows = self._predictions.tolist()
+        if not np.isfinite(self._predictions).all():
+            rows = [_finite(row) for row in rows]
+        return [dict(zip(self.objectives, row, strict=True)) for row in rows]
+
+    @property
+    def propensity(self) -> list[float]:
+        return list(self._propensity.tolist())
+
+    @property
+    def is_exploration(self) -> list[bool]:
+        return list(self._is_exploration.tolist())
+
+
+def _finite(values: Iterable[float]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values]
 
 
 @dataclass(frozen=True)
