@@ -1,0 +1,189 @@
+"""Point-in-time features of a log, ours and in plain pandas: seconds, memory, and whether the values agree.
+
+    python benchmarks/features_speed.py                             # 0.5, 1 and 2 million rows: about 3 minutes
+    python benchmarks/features_speed.py --rows 10000000             # about 10 minutes, 12 GB (pandas)
+
+Ten days of one simulated log, of which every row knows the outcomes that became known before it: rates and counts of the
+user and of the user with the author, to the moment; of the video, to the day; means of the last 1, 5 and 20 outcomes; time
+since the last impression, impressions in the last hour; the last 20 videos clicked. Ours goes over the log a day at a
+time, as training does, vocabularies included; pandas has it whole, with integer ids (``features_pandas.py``, a good
+user's groupby, cumsum, rolling and merge_asof). Both get the rows in memory; all values are compared. Each run has a
+fresh process. Prints a table and writes
+``$WATCHNEXT_HOME/benchmarks/features_speed.json``.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rivals import environment, python_of
+
+from data.columns import Batch, Strings
+from data.config import Config, Side, parse_config
+from data.days import day_start
+from data.features.layout import Block
+from data.features.state import FeatureState
+from data.features.static import FIRST
+from data.home import Home
+
+DAYS = 10
+LABELS = ("click", "watch", "like")
+FIRST_DAY = date(2024, 1, 1)
+SIZES = (500_000, 1_000_000, 2_000_000)
+TARGET = 5.0
+
+
+def configuration() -> Config:
+    binary, delay = {"type": "binary", "feedback_delay": 60}, 60
+    rate = {"kind": "rate", "until": "moment"}
+    return parse_config(
+        {
+            "name": "features",
+            "dataset": "features",
+            "seed": 1,
+            "log": {"context": {"author": {"type": "category"}}},
+            "labels": {"click": binary, "watch": {"type": "number", "feedback_delay": delay}, "like": binary},
+            "features": [
+                {**rate, "name": "user_now", "keys": ["user_id"], "labels": [*LABELS], "strength": 5},
+                {**rate, "name": "user_author", "keys": ["user_id", "author"], "labels": ["click", "like"], "strength": 3},
+                {
+                    "kind": "rate",
+                    "name": "video_day",
+                    "keys": ["video_id"],
+                    "labels": ["click", "watch", "like"],
+                    "strength": 20,
+                },
+                {"kind": "recent", "name": "recent", "labels": ["click", "like"], "last": [1, 5, 20]},
+                {"kind": "activity", "name": "activity", "hours": [1.0]},
+                {"kind": "history", "name": "watched", "label": "click", "of": "video_id", "length": 20, "dim": 8},
+            ],
+            "objectives": [{"name": "click", "family": "engagement", "label": "click", "kind": "binary"}],
+        },
+        "the benchmark's configuration",
+    )
+
+
+def write_log(folder: Path, n: int) -> None:
+    """n rows over the days, by time: a hundred a user, videos of which few are frequent, outcomes known when they end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "pandas").mkdir(parents=True)
+    random, start = np.random.default_rng(1), day_start(FIRST_DAY, "UTC")
+    t = np.sort(start + (random.random(n) * DAYS * 86_400_000).astype(np.int64) // 1000 * 1000)
+    video = (20_000 * random.random(n) ** 3).astype(np.int32)
+    watch = np.round(random.exponential(20, n), 3)
+    arrays = {
+        "t": t,
+        "user": (max(n // 100, 1) * random.random(n) ** 1.5).astype(np.int32),
+        "video": video,
+        "author": video % 3000,
+        "click": (random.random(n) < 0.3).astype(np.float64),
+        "like": (random.random(n) < 0.05).astype(np.float64),
+        "watch": watch,
+        "visible": t + (1000 * watch).astype(np.int64),
+    }
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", values)
+
+
+def batch_of(arrays: dict[str, np.ndarray[Any, Any]]) -> Batch:
+    def texts(name: str) -> Strings:
+        distinct, codes = np.unique(arrays[name], return_inverse=True)
+        return Strings(codes.astype(np.int32), [str(value) for value in distinct.tolist()])
+
+    columns = {"user_id": texts("user"), "video_id": texts("video"), "author": texts("author")}
+    times = {"timestamp": arrays["t"], "visible_at": arrays["visible"]}
+    return Batch({**columns, **times, **{label: arrays[label] for label in LABELS}})
+
+
+def ours(folder: Path) -> dict[str, float]:
+    """Our run, in this process: the seconds of encoding and taking in; how many values differ from pandas's."""
+    config, files = configuration(), {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+    edges = [day_start(FIRST_DAY + timedelta(days=i), "UTC") for i in range(DAYS + 1)]
+    bounds = np.searchsorted(files["t"], edges)
+    theirs = {name: np.load(folder / "pandas" / f"{name}.npy", mmap_mode="r") for name in ("floats", "history")}
+    seconds, differing, worst, state = 0.0, 0, 0.0, None
+    for i in range(DAYS):
+        part = slice(bounds[i], bounds[i + 1])
+        batch = batch_of({name: np.array(values[part]) for name, values in files.items()})
+        day = FIRST_DAY + timedelta(days=i)
+        begun = time.perf_counter()
+        state = state or FeatureState.fit(config, {}, [(day, batch)])
+        encoded = state.encode(batch, day)
+        video = state.knowledge.vocabularies["video_id"]
+        admitted = np.array(video.texts[: video.admitted], np.int64)
+        state.advance(batch, edges[i + 1])
+        seconds += time.perf_counter() - begun
+        apart = np.abs(in_order(state, encoded.blocks) - theirs["floats"][part])
+        seen = videos_seen(theirs["history"][part], admitted)
+        worst = max(worst, float(apart.max()))
+        differing += int((apart > 1e-4).sum()) + int((videos_of(encoded.blocks["user"].ints, admitted) != seen).sum())
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "megabytes": megabytes, "differing_values": differing, "largest_difference": worst}
+
+
+def in_order(state: FeatureState, blocks: Mapping[Side, Block]) -> np.ndarray[Any, Any]:
+    """The floats of all sides in the order of the features [n, width]."""
+    found = {}
+    for side, block in blocks.items():
+        for field in state.layout.sides[side].floats:
+            found[field.feature] = block.floats[:, field.offset : field.offset + field.width]
+    return np.concatenate([found[f.name] for f in state.config.features if f.name in found], axis=1)
+
+
+def videos_of(rows: np.ndarray[Any, Any], admitted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The ids behind embedding rows: -1 where padding, -2 where not admitted yet."""
+    known = np.where(rows >= FIRST, admitted[np.maximum(rows - FIRST, 0)], -2)
+    return np.where(rows < 0, -1, known)
+
+
+def videos_seen(ids: np.ndarray[Any, Any], admitted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.where((ids < 0) | np.isin(ids, admitted), ids, -2)
+
+
+def measure(rows: int, folder: Path) -> dict[str, Any]:
+    write_log(folder, rows)
+    command = [str(python_of("pandas")), str(Path(__file__).with_name("features_pandas.py")), str(folder)]
+    subprocess.run(command, check=True, env=environment())
+    theirs = json.loads((folder / "pandas" / "answer.json").read_text())
+    answer = subprocess.run([sys.executable, __file__, "--ours", str(folder)], check=True, stdout=subprocess.PIPE, text=True)
+    mine = json.loads(answer.stdout)
+    shutil.rmtree(folder)
+    return {"rows": rows, "ours": mine, "pandas": theirs, "times_faster": theirs["seconds"] / mine["seconds"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.ours:
+        print(json.dumps(ours(options.ours)))
+        return
+    target = Home.from_environment().benchmarks
+    target.mkdir(parents=True, exist_ok=True)
+    found = [measure(rows, target / "features_speed") for rows in options.rows]
+    table = Table("rows", "ours, s", "pandas, s", "times faster", "ours, MB", "pandas, MB", "values that differ")
+    for line in found:
+        mine, theirs = line["ours"], line["pandas"]
+        seconds = (f"{mine['seconds']:.1f}", f"{theirs['seconds']:.1f}", f"{line['times_faster']:.1f}")
+        memory = (f"{mine['megabytes']:,.0f}", f"{theirs['megabytes']:,.0f}")
+        table.add_row(f"{line['rows']:,}", *seconds, *memory, f"{mine['differing_values']:,}")
+    Console().print(table)
+    (target / "features_speed.json").write_text(json.dumps({"target": TARGET, "runs": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
