@@ -91,7 +91,7 @@ class Embeddings:
         return True
 
     def look_up(self, fields: tuple[IntField, ...], ints: tf.Tensor, noise: Noise | None = None) -> list[tf.Tensor]:
-        """The embeddings [n, dim] of each field; fields that share a table are looked up together.
+        """The embeddings [n, dim] of each field; in training, fields that share a table are looked up together.
 
         A pooled field is the mean over its places that are not PADDING (-1), zeros where all are. In training a field's
         ``dropout`` is the share of rows that see UNSEEN instead.
@@ -99,29 +99,31 @@ class Embeddings:
         Args:
             ints: one side's ints [n, int_width].
         """
+        if noise is None:
+            return [_gathered(self.variables[f.table], f, ints) for f in fields]
         columns = {f.feature: self._drop(f, ints[:, f.offset : f.offset + f.width], noise) for f in fields}
         found: dict[str, tf.Tensor] = {}
         for name in dict.fromkeys(f.table for f in fields):
             sharing = [f for f in fields if f.table == name]
             ids = tf.concat([columns[f.feature] for f in sharing], 1) if len(sharing) > 1 else columns[sharing[0].feature]
-            table = self.variables[name]
-            parts = _bags(table, ids, sharing, name in self.sparse) if noise else _gathered(table, ids, sharing)
+            parts = _bags(self.variables[name], ids, sharing, name in self.sparse)
             found |= {f.feature: part for f, part in zip(sharing, parts, strict=True)}
         return [found[f.feature] for f in fields]
 
     @staticmethod
-    def _drop(field: IntField, ids: tf.Tensor, noise: Noise | None) -> tf.Tensor:
-        if noise is None or field.dropout == 0:
+    def _drop(field: IntField, ids: tf.Tensor, noise: Noise) -> tf.Tensor:
+        if field.dropout == 0:
             return ids
         return tf.where(noise.survive([tf.shape(ids)[0], 1], field.dropout), ids, UNSEEN)
 
 
-def _gathered(table: tf.Variable, ids: tf.Tensor, fields: list[IntField]) -> list[tf.Tensor]:
-    """Look-up by plain gathers, which every serving runtime knows. ids [n, sum of the fields' widths]."""
-    places = tf.gather(table, tf.maximum(ids, 0))
-    parts = tf.split(places, [f.width for f in fields], 1) if len(fields) > 1 else [places]
-    ids_of = tf.split(ids, [f.width for f in fields], 1) if len(fields) > 1 else [ids]
-    return [_mean(part, own) if f.pooled else part[:, 0] for f, part, own in zip(fields, parts, ids_of, strict=True)]
+def _gathered(table: tf.Variable, field: IntField, ints: tf.Tensor) -> tf.Tensor:
+    """Look-up by plain gathers, which every serving runtime knows; of one place by two operations alone, since there a
+    request's many small fields cost as much as its small products."""
+    if not field.pooled:
+        return tf.gather(table, tf.gather(ints, field.offset, axis=1))
+    ids = ints[:, field.offset : field.offset + field.width]
+    return _mean(tf.gather(table, tf.maximum(ids, 0)), ids)
 
 
 def _mean(places: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
