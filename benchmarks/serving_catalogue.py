@@ -1,11 +1,13 @@
 """What a larger catalogue costs: the bundle, the time to ready, the memory of one and of two workers, the latency.
 
+    python benchmarks/serving_catalogue.py --make       builds the bundles, once: minutes for a million videos' nearest index
     python benchmarks/serving_catalogue.py [--videos 8000 100000 1000000] [--rounds 20] [--install]
 
-Bundles are made up (``benchmarks/serving_bundles.py``). Per size: its bundle in MB; real ``watchnext serve`` processes, one
-and then two on the same bundle: seconds from start to ready, MB after 200 requests (RSS; PSS, where what processes share is
-divided among them; USS, what is a process's own); and milliseconds to score 500 uniformly drawn candidates in process, all
-sizes in turns. ``--install`` also builds a fresh environment of requirements/serve.txt and tells its MB.
+Bundles are made up (``benchmarks/serving_bundles.py``) and kept in ``$WATCHNEXT_HOME/benchmarks/catalogue``. Per size of the
+catalogue: its bundle in MB; real ``watchnext serve`` processes, one and then two on the same bundle: seconds from start to
+ready, MB after 200 requests (RSS; PSS, where what processes share is divided among them; USS, what is a process's own;
+anonymous, what no file stands behind); and milliseconds to score 500 uniformly drawn candidates in process, all sizes in
+turns. ``--install`` also builds a fresh environment of requirements/serve.txt and tells its MB.
 
 Targets: 8,000 videos: at most 250 MB, ready within 3 s; 500 candidates of the largest catalogue at most 1.3 x the smallest.
 Prints tables and writes ``$WATCHNEXT_HOME/benchmarks/serving_catalogue.json``.
@@ -81,11 +83,12 @@ def ready(port: int) -> bool:
 
 
 def memory(process: int) -> dict[str, float]:
-    """MB: resident, its share of what is resident, its own."""
+    """MB: resident, its share of what is resident, its own, and what no file stands behind."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     own = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
-    return {"rss": kilobytes["Rss"] / 1024, "pss": kilobytes["Pss"] / 1024, "uss": own / 1024}
+    found = {"rss": kilobytes["Rss"], "pss": kilobytes["Pss"], "uss": own, "anonymous": kilobytes["Anonymous"]}
+    return {name: value / 1024 for name, value in found.items()}
 
 
 def exercise(port: int, videos: int) -> None:
@@ -162,6 +165,7 @@ def show(sizes: dict[int, dict[str, Any]]) -> None:
         "  of it the videos' features": lambda f: f"{f['bundle']['catalogue']:.1f}",
         "start to ready, s": lambda f: f"{f['processes']['one']['ready_s']:.2f}",
         "one process, RSS MB": lambda f: f"{f['processes']['one']['after_requests']['rss']:.0f}",
+        "  of it anonymous": lambda f: f"{f['processes']['one']['after_requests']['anonymous']:.0f}",
         "each of two, RSS MB": lambda f: f"{statistics.mean(m['rss'] for m in f['processes']['two']):.0f}",
         "each of two, PSS MB": lambda f: f"{statistics.mean(m['pss'] for m in f['processes']['two']):.0f}",
         "each of two, USS MB": lambda f: f"{statistics.mean(m['uss'] for m in f['processes']['two']):.0f}",
@@ -183,24 +187,25 @@ def main() -> None:
     parser.add_argument("--videos", nargs="+", type=int, default=[8_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--install", action="store_true")
-    parser.add_argument("--homes", type=Path, help="keep the made bundles here, and use those that are there")
+    parser.add_argument("--make", action="store_true", help="only build the bundles")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        homes, sizes = {}, {}
-        for videos in options.videos:
-            home = homes[videos] = Home((options.homes or Path(folder)).resolve() / str(videos))
-            places = sorted(home.registry(NAME).glob("[0-9]*"))
-            place = places[-1] if places else make(home, NAME, videos)
+    target = Home.from_environment().benchmarks
+    homes, sizes = {}, {}
+    for videos in options.videos:
+        home = homes[videos] = Home(target.resolve() / "catalogue" / str(videos))
+        places = sorted(home.registry(NAME).glob("[0-9]*"))
+        place = places[-1] if places else make(home, NAME, videos)
+        if not options.make:
             sizes[videos] = {"bundle": bundle_size(place), "processes": processes(home, videos)}
-        for videos, ms in latencies(homes, options.rounds).items():
-            sizes[videos]["ms"] = ms
+    if options.make:
+        return
+    for videos, ms in latencies(homes, options.rounds).items():
+        sizes[videos]["ms"] = ms
     show(sizes)
     figures: dict[str, Any] = {"sizes": sizes, "rounds": options.rounds}
     if options.install:
         figures["install_mb"] = install()
         console.print("serving install, MB: " + ", ".join(f"{name} {mb:.0f}" for name, mb in figures["install_mb"].items()))
-    target = Home.from_environment().benchmarks
-    target.mkdir(parents=True, exist_ok=True)
     (target / "serving_catalogue.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
