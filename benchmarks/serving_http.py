@@ -53,6 +53,8 @@ RETURNING = 1_000
 TARGET = "slate of 20, all 500 as columns"
 PARTS = ("lone", "limit", "recommend")
 SETTINGS = {"WATCHNEXT_RATE_LIMIT": "0", "WATCHNEXT_DEADLINE_MS": "30000"}
+PROCESSES: dict[int, int] = {}
+"""By port."""
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
@@ -181,6 +183,7 @@ def peer(kind: str, folder: Path | None = None) -> Iterator[int]:
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
+        PROCESSES[port] = process.pid
         until = time.monotonic() + 60
         while True:
             try:
@@ -217,9 +220,10 @@ def lone(name: str, home: Home, bodies: Bodies, arguments: argparse.Namespace) -
         sizes = {}
         for _ in range(arguments.rounds):
             for kind, (connection, made) in kinds.items():
-                before, requests = cpu_seconds(port), made()
+                at, requests = empty if connection is nothing else port, made()
+                before = cpu_seconds(at)
                 seen[kind].append(closed_loop([connection], requests))
-                cpu[kind] += cpu_seconds(port) - before
+                cpu[kind] += cpu_seconds(at) - before
                 sizes[kind] = connection.last_size
             scoring += [score() for _ in range(n)]
         memory = resident(port)
@@ -279,6 +283,11 @@ def limits(name: str, home: Home, folder: Path, bodies: Bodies, arguments: argpa
             for way in ways:
                 rates[way].append(one_limit(ports[way], bodies, seconds / REPEATS, rates[way][-1]))
         result: dict[str, Any] = {way: {"limit": float(np.median(rates[way][1:]))} for way in ways}
+        for way in ways:
+            before, requests = sum(map(cpu_seconds, ports[way])), max(40, int(result[way]["limit"] * 2))
+            with Connection(ports[way][0]) as connection:
+                closed_loop([connection], bodies.rank(requests))
+            result[way]["cpu_ms"] = (sum(map(cpu_seconds, ports[way])) - before) / requests * 1e3
         for arrivals in ("constant", "poisson"):
             samples: dict[str, list[Sample]] = {way: [] for way in ways}
             for _ in range(REPEATS):
@@ -348,7 +357,9 @@ def followed(asks: Connection, tells: Connection, bodies: Bodies, count: int) ->
 
 
 def process_of(port: int) -> int:
-    """The service's process on that port; 0 where it isn't the service."""
+    """The process that listens there."""
+    if port in PROCESSES:
+        return PROCESSES[port]
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             try:
@@ -356,15 +367,14 @@ def process_of(port: int) -> int:
             except OSError:
                 continue
             if b"serve" in words and str(port).encode() in words:
-                return int(folder.name)
-    return 0
+                PROCESSES[port] = int(folder.name)
+                return PROCESSES[port]
+    raise RuntimeError(f"no server on port {port}")
 
 
-def resident(port: int) -> float | None:
-    """MB; None of a process that isn't ours to find."""
+def resident(port: int) -> float:
+    """MB."""
     process = process_of(port)
-    if not process:
-        return None
     (line,) = [x for x in Path(f"/proc/{process}/status").read_text().splitlines() if x.startswith("VmRSS")]
     return round(int(line.split()[1]) / 1024, 1)
 
@@ -380,8 +390,8 @@ def show(name: str, result: dict[str, Any]) -> None:
     if lone := result.get("lone"):
         table = Table("one client", "p50 ms", "p99 ms", "server CPU ms", "bytes", title=name)
         for kind, row in lone["kinds"].items():
-            cpu = "" if kind == "empty request" else f"{row['server_cpu_ms']:.2f}"
-            table.add_row(kind, f"{row['p50']:.2f}", f"{row['p99']:.2f}", cpu, f"{row['bytes']:,}")
+            cells = [f"{row[name]:.2f}" for name in ("p50", "p99", "server_cpu_ms")]
+            table.add_row(kind, *cells, f"{row['bytes']:,}")
         table.add_row("scoring in process", f"{lone['in_process_ms']:.2f}")
         console.print(table)
         console.print(
@@ -389,11 +399,11 @@ def show(name: str, result: dict[str, Any]) -> None:
             f"{'reached' if lone['reached'] else 'missed'}; resident {lone['resident_mb']} MB"
         )
     if limit := result.get("limit"):
-        table = Table("way", "requests/s", "p50 at 60%", "p99 at 60%", "p99 Poisson", "resident MB", title=name)
+        table = Table("way", "requests/s", "p50 at 60%", "p99 at 60%", "p99 Poisson", "CPU ms", "resident MB", title=name)
         for way, row in limit["ways"].items():
-            memory = ", ".join(f"{value:.0f}" for value in row["resident_mb"] if value)
+            memory = ", ".join(f"{value:.0f}" for value in row["resident_mb"])
             times = [f"{row['constant']['p50']:.2f}", f"{row['constant']['p99']:.2f}", f"{row['poisson']['p99']:.2f}"]
-            table.add_row(way, f"{row['limit']:.0f}", *times, memory)
+            table.add_row(way, f"{row['limit']:.0f}", *times, f"{row['cpu_ms']:.1f}", memory)
         console.print(table)
         console.print(
             f"limit {limit['times_the_handler']:.1f} times the handler's (target 3); p99 at 60% "
