@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from time import perf_counter
 
 import structlog
@@ -50,6 +51,7 @@ class Metrics:
         self.stage_seconds = Histogram(
             "watchnext_stage_seconds", "Time of a stage of the pipeline", ["stage"], buckets=SECONDS, registry=to
         )
+        self._stages = cache(self.stage_seconds.labels)
         self.candidates = Histogram(
             "watchnext_candidates", "Candidates scored in a request", ["route"], buckets=COUNTS, registry=to
         )
@@ -133,7 +135,7 @@ class Metrics:
         try:
             yield
         finally:
-            self.stage_seconds.labels(name).observe(perf_counter() - started)
+            self._stages(name).observe(perf_counter() - started)
 
     def text(self) -> bytes:
         """In Prometheus's text format, of all worker processes."""

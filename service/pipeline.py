@@ -25,6 +25,8 @@ from service.serving import Serving
 log = structlog.get_logger()
 
 DAY_MS = 86_400_000
+CERTAIN = np.random.default_rng(0)
+"""Draws nothing: of a request that doesn't explore."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def cut(query: Query, person: Person, serving: Serving, candidates: Candidates, 
     best_first = order(combined.keys, candidates.video_ids)
     sunk = int(combined.not_finite.sum())
     slots = len(best_first) if query.limit is None else query.limit
-    lots = stream(query.request_id, serving.salt, "explore")
+    lots = stream(query.request_id, serving.salt, "explore") if query.explore else CERTAIN
     filled = fill(best_first, len(best_first) - sunk, slots, query.explore, lots)
     degraded = [*query.degraded, *candidates.degraded]
     if sunk:

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from data.database import upsert
 from data.feedback.queue import Operation, Row
@@ -32,14 +34,19 @@ def write_group(connection: sa.Connection, engine: sa.Engine, group: Sequence[Op
 
 def _insert(connection: sa.Connection, engine: sa.Engine, table: sa.Table, rows: Sequence[Row]) -> None:
     """New rows; those whose key is there are left out. To SQLite's driver itself: half the time per row is saved."""
-    statement = upsert(engine, table).on_conflict_do_nothing()
     if engine.dialect.name != "sqlite":
-        connection.execute(statement, rows)
+        connection.execute(upsert(engine, table).on_conflict_do_nothing(), rows)
         return
-    names = list(rows[0])
-    compiled = statement.compile(dialect=engine.dialect, column_keys=names)
-    order = compiled.positiontup or names
-    connection.exec_driver_sql(str(compiled), [tuple(row[name] for name in order) for row in rows])
+    statement, order = _for_driver(table, tuple(rows[0]))
+    connection.exec_driver_sql(statement, [tuple([row[name] for name in order]) for row in rows])
+
+
+@cache
+def _for_driver(table: sa.Table, names: tuple[str, ...]) -> tuple[str, Sequence[str]]:
+    """The statement as SQLite's driver takes it, and the order of its values."""
+    statement = sqlite.insert(table).on_conflict_do_nothing()
+    compiled = statement.compile(dialect=sqlite.dialect(), column_keys=list(names))
+    return str(compiled), compiled.positiontup or names
 
 
 def counts_of(group: Sequence[Operation], dropped: int) -> Counter[str]:
