@@ -97,6 +97,20 @@ class CandidateView(View):
             self._plain = View(self._make(), self.time, self.tables, self.numberings)
         return self._plain.column(name)
 
+    def keys(self, names: tuple[str, ...]) -> tuple[Ints, Ints]:
+        """As of any view; where a text of the request meets the videos' it is looked up once for all."""
+        of_videos = [self._videos.of(name, self._rows, self.time) for name in names]
+        of_request = [self._request.numbers(name)[1] for name, found in zip(names, of_videos, strict=True) if found is None]
+        if len(names) != 2 or len(of_request) != 1 or len(of_request[0]) != 1:
+            return super().keys(names)
+        (found,), shared = [pair for pair in of_videos if pair is not None], int(of_request[0][0])
+        offsets, numbers = found
+        rows = np.arange(len(self)) if offsets is None else np.repeat(np.arange(len(self)), np.diff(offsets))
+        known = (numbers >= 0) & (shared >= 0)
+        if not known.all():
+            rows, numbers = rows[known], numbers[known]
+        return rows, (shared << 31) | numbers if of_videos[0] is None else (numbers << 31) | shared
+
     def numbers(self, name: str) -> Numbers:
         found = self._videos.of(name, self._rows, self.time)
         if found is not None:

@@ -1,5 +1,7 @@
 """The user's state of the moment: recent outcomes, activity, and what was watched or liked last."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,7 @@ Ints = NDArray[np.int64]
 
 
 def recent_columns(
-    feature: RecentFeature, past: Past, queries: View, priors: Priors, labels: dict[str, LabelConfig]
+    feature: RecentFeature, past: Past, queries: View, priors: Priors, labels: Mapping[str, LabelConfig]
 ) -> NDArray[np.float32]:
     """Per label and N: mean of the last N outcomes that count before the feature time, and whether there was none.
 

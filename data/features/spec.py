@@ -87,7 +87,7 @@ def encode_sides(know: Knowledge, queries: View, cutoff: Ints, past: Past, sides
 
 def encode_feature(know: Knowledge, feature: Feature, queries: View, cutoff: Ints, past: Past) -> Values:
     """One feature's embedding rows and numbers [n, width], each where it has any."""
-    labels = dict(know.config.labels)
+    labels = know.config.labels
     match feature:
         case CategoryFeature():
             column = queries.column(feature.column)
