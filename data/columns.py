@@ -37,7 +37,7 @@ class Strings:
     def map(self, row_of: Callable[[str], int], null: int) -> NDArray[np.int32]:
         """``row_of(text)`` per row [n], ``null`` where the text is null; ``row_of`` is called once per distinct value."""
         few = self.compact()
-        table = np.array([*(row_of(value) for value in few.values), null], np.int32)
+        table = np.array([*map(row_of, few.values), null], np.int32)
         return table[few.codes]
 
     def compact(self) -> "Strings":
@@ -51,8 +51,11 @@ class Strings:
 
     def in_order(self) -> list[str]:
         """The distinct texts in order of first appearance."""
-        codes, first = np.unique(self.codes, return_index=True)
-        return [self.values[code] for code in codes[np.argsort(first)].tolist() if code >= 0]
+        few, n = self.compact(), len(self.codes)
+        first = np.full(len(few.values) + 1, n)
+        first[few.codes[::-1]] = np.arange(n)[::-1]  # of equal places the last one written stays: a text's first row
+        order = np.argsort(first[:-1])
+        return [few.values[code] for code in order[first[order] < n].tolist()]
 
     def tolist(self) -> list[str | None]:
         return [None if code < 0 else self.values[code] for code in self.codes.tolist()]

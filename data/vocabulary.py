@@ -1,7 +1,7 @@
 """A vocabulary grows from day to day without moving old ids."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -16,13 +16,10 @@ class Vocabulary:
         self.texts = list(texts)
         self.admitted = admitted
         self._number = {text: number for number, text in enumerate(self.texts)}
+        self.get: Callable[[str], int | None] = self._number.get  # the number of a text, None where it was never added
 
     def __len__(self) -> int:
         return len(self.texts)
-
-    def get(self, text: str) -> int | None:
-        """The number of a text, or None where it was never added."""
-        return self._number.get(text)
 
     def add(self, texts: Iterable[str]) -> None:
         """Number the texts that are new; they are admitted by :meth:`admit`."""

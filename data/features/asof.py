@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.features.sorting import order_by, places
+
 _BITS = 33
 _SPAN = (1 << _BITS) - 2
 """The longest stretch of time, in ms, that one timeline tells apart: 99 days."""
@@ -24,7 +26,7 @@ class Timeline:
     def __init__(self, group: Ints, time: Ints, origin: int) -> None:
         self._origin = origin
         code = self._code(group, time)
-        self.order = np.lexsort((time, group)) if len(code) else np.zeros(0, np.int64)
+        self.order = order_by(group, time)
         self._sorted = code[self.order]
 
     def _code(self, group: Ints, time: Ints) -> Ints:
@@ -34,11 +36,11 @@ class Timeline:
         """For each query [n], the position in sorted order behind the group's last entry with entry time < time."""
         if len(time) and int(time.max()) - self._origin > _SPAN:
             raise ValueError("queries span more than 99 days")
-        return np.searchsorted(self._sorted, self._code(group, time), side="left")
+        return places(self._sorted, self._code(group, time))
 
     def start(self, group: Ints) -> Ints:
         """For each query [n], the position in sorted order of the group's first entry."""
-        return np.searchsorted(self._sorted, group.astype(np.int64) << _BITS, side="left")
+        return places(self._sorted, group.astype(np.int64) << _BITS)
 
 
 def running(values: NDArray[Any]) -> Ints:

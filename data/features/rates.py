@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from data.config import LabelConfig, RateFeature
 from data.features.asof import Timeline, running
 from data.features.past import MICRO, Past, Priors
+from data.features.sorting import first_of_each, places
 from data.features.storage import load_array, save_arrays
 from data.features.view import View
 
@@ -36,7 +37,7 @@ class Totals:
             zeros = np.zeros((len(keys), self.counts.shape[1]), np.int64)
             return zeros, zeros.copy()
         first, behind = self.keys.searchsorted([keys.min(), keys.max() + 1]).tolist()  # of one user: a short stretch
-        place = np.minimum(first + self.keys[first:behind].searchsorted(keys), len(self.keys) - 1)
+        place = np.minimum(first + places(self.keys[first:behind], keys), len(self.keys) - 1)
         known = (self.keys[place] == keys)[:, None]
         return np.where(known, self.counts[place], 0), np.where(known, self.sums[place], 0)
 
@@ -56,15 +57,22 @@ class Totals:
 
     def add(self, keys: Ints, counts: Ints, sums: Ints, boundary: int) -> "Totals":
         """With these entries taken in (keys [e], the rest [e, labels])."""
-        every = np.concatenate([self.keys, keys])
-        order = np.argsort(every, kind="stable")
-        every = every[order]
-        starts = np.flatnonzero(np.concatenate([[True], every[1:] != every[:-1]])) if len(every) else every
-        if not len(every):
+        if not len(keys):
             return replace(self, boundary=boundary)
-        counts = np.add.reduceat(np.concatenate([self.counts, counts])[order], starts, axis=0)
-        sums = np.add.reduceat(np.concatenate([self.sums, sums])[order], starts, axis=0)
-        return Totals(every[starts], counts, sums, boundary)
+        order = np.argsort(keys)
+        ordered = keys[order]
+        starts = np.flatnonzero(first_of_each(ordered))
+        distinct = ordered[starts]
+        place = self.keys.searchsorted(distinct)
+        old = np.flatnonzero(np.append(self.keys, -1)[place] == distinct)
+        new = np.delete(np.arange(len(distinct)), old)
+        merged = []
+        for before, more in ((self.counts, counts), (self.sums, sums)):
+            summed = np.add.reduceat(more[order], starts, axis=0)
+            values = np.array(before)
+            values[place[old]] += summed[old]
+            merged.append(np.insert(values, place[new], summed[new], axis=0))
+        return Totals(np.insert(self.keys, place[new], distinct[new]), merged[0], merged[1], boundary)
 
     def save(self, folder: Path) -> None:
         boundary = np.array(self.boundary, np.int64)
@@ -100,7 +108,7 @@ def rate_columns(
     queries: View,
     cutoff: Ints,
     priors: Priors,
-    labels: dict[str, LabelConfig],
+    labels: Mapping[str, LabelConfig],
 ) -> NDArray[np.float32]:
     """The feature's floats [n, 2 * labels]: per label log10(1 + count) and the smoothed mean against the prior.
 

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from data.config import Config, HistoryFeature, RateFeature, RecentFeature
 from data.features.past import Past, seen_at
+from data.features.sorting import first_of_each, order_by
 from data.features.spec import longest_window
 
 Ints = NDArray[np.int64]
@@ -62,9 +63,10 @@ def _looking_back(config: Config, positive: str) -> set[tuple[str, float | None,
 def _last(user: Ints, time: Ints, chosen: Mask, n: int) -> Mask:
     """The last n chosen entries of each user by (time, position)."""
     rows = np.flatnonzero(chosen)
-    order = rows[np.lexsort((time[rows], user[rows]))]
-    sorted_user = user[order]
-    from_end = np.searchsorted(sorted_user, sorted_user, side="right") - np.arange(len(order))
+    order = rows[order_by(user[rows], time[rows])]
+    first = np.flatnonzero(first_of_each(user[order]))
+    behind = np.append(first[1:], len(order))  # of each user's entries
+    from_end = np.repeat(behind, behind - first) - np.arange(len(order))
     result = np.zeros(len(user), bool)
     result[order[from_end <= n]] = True
     return result

@@ -33,8 +33,11 @@ def slates(batch: Batch, config: Config, day: date) -> Ints:
     for name in config.slate:
         if name not in ("day", "request_id"):
             keys.append(np.where(requests >= 0, 0, _codes(batch[name])))
-    _, number = np.unique(np.stack([requests, *keys], axis=1), axis=0, return_inverse=True)
-    return number.reshape(-1).astype(np.int64) + (day.toordinal() << 32)
+    number = np.zeros(len(batch), np.int64)
+    for key in (requests, *keys) if len(batch) else ():
+        key = key - key.min()
+        number = np.unique(number * (key.max() + 1) + key, return_inverse=True)[1].astype(np.int64)
+    return number + (day.toordinal() << 32)
 
 
 def slate_times(batch: Batch, slate: Ints) -> Ints:

@@ -21,6 +21,7 @@ from data.features.past import SEEN, Past, after_window, join, past_batch, visib
 from data.features.rates import Totals, take_in
 from data.features.recent import kept
 from data.features.slates import feature_times, slate_times, slates
+from data.features.sorting import distinct, stable_order
 from data.features.spec import Knowledge, encode_sides, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
 from data.features.storage import load_array, load_batch, save_arrays, save_batch
@@ -139,7 +140,7 @@ class FeatureState:
             raise LogError(f"{day} holds rows from before it, or the day was already taken in")
         numberings = self._numberings()
         queries = View(batch, time, self.tables, numberings)
-        recent = self.recent.take(np.isin(self.recent_user, np.unique(queries.user))) if len(self.recent) else self.recent
+        recent = self.recent.take(np.isin(self.recent_user, distinct(queries.user))) if len(self.recent) else self.recent
         cutoff = self.day_starts(time)
         past = self._past(recent, past_batch(batch, self.config), numberings, int(cutoff.min(initial=self.boundary)))
         video = queries.number("video_id")
@@ -175,7 +176,8 @@ class FeatureState:
         for vocabulary in self.knowledge.vocabularies.values() if admit else ():
             vocabulary.admit()
         day = self._view(batch, feature_times(batch))
-        self._grow(day)
+        if early is not batch:
+            self._grow(day)
         numberings = self._numberings()
         past = self._past(self.recent, past_batch(batch, self.config), numberings, self.boundary)
         totals = dict(self.knowledge.totals)
@@ -183,9 +185,9 @@ class FeatureState:
             if isinstance(feature, RateFeature):
                 totals[feature.name] = take_in(feature, totals[feature.name], past, until)
         keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
-        keep = keep[np.argsort(past.view.user[keep], kind="stable")]
+        keep = keep[stable_order(past.view.user[keep])]
         self.recent, self.recent_user = past_batch(past.view.batch.take(keep), self.config), past.view.user[keep]
-        self.seen_pairs = np.union1d(self.seen_pairs, (day.user << 32) | day.number("video_id"))
+        self.seen_pairs = distinct(np.concatenate([self.seen_pairs, (day.user << 32) | day.number("video_id")]))
         self.knowledge = replace(self.knowledge, totals=totals, boundary=until)
 
     def roll(self, later: Batch, as_of: int) -> None:

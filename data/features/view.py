@@ -30,6 +30,7 @@ class View:
         self.numberings = numberings
         self._columns: dict[str, Column] = {}
         self._joined: dict[str, Ints] = {}
+        self._numbers: dict[str, Numbers] = {}
 
     def __len__(self) -> int:
         return len(self.time)
@@ -63,6 +64,11 @@ class View:
 
     def numbers(self, name: str) -> Numbers:
         """Numbers of a category column [n], -1 where null; of lists those of all texts, with offsets [n + 1]."""
+        if name not in self._numbers:
+            self._numbers[name] = self._number(name)
+        return self._numbers[name]
+
+    def _number(self, name: str) -> Numbers:
         column = self.column(name)
         if isinstance(column, StringLists):
             return column.offsets, column.flat.map(self.numberings[name], -1).astype(np.int64)
