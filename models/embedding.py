@@ -1,6 +1,7 @@
 """Embedding tables that grow."""
 
 from collections.abc import Mapping
+from itertools import groupby
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,8 @@ INITIAL_RANGE = 0.05
 ROLE_RANGE = 0.17
 """Of tables that are multiplied with each other: the gradient of one is the other, so that small ones hardly move."""
 LEAST_CAPACITY = 256
+SMALL = 1024
+"""Up to how many rows a table may stand below others in one, for the look-ups of a request."""
 ROLE = "."
 """Between the name of a vocabulary and the role of one of several tables that have its rows."""
 TASK = "task_"
@@ -81,6 +84,12 @@ class Embeddings:
                 replaced |= self.put(name, extend(variable.numpy(), old, capacity), rows)
         return replaced
 
+    def reserve(self, sizes: Mapping[str, int]) -> None:
+        """Make room for growth up to ``sizes`` without replacing a variable again; nothing is admitted."""
+        for name, rows in self.sizes.items():
+            if (wanted := rows_of(sizes, name)) > int(self.variables[name].shape[0]):
+                self.put(name, extend(self.variables[name].numpy(), rows, wanted), rows)
+
     def put(self, name: str, values: NDArray[np.float32], rows: int) -> bool:
         """Set a table's values [capacity, dim], ``rows`` of them admitted. Returns whether its variable was replaced."""
         self.sizes[name] = rows
@@ -109,6 +118,27 @@ class Embeddings:
             parts = _bags(self.variables[name], ids, sharing, name in self.sparse)
             found |= {f.feature: part for f, part in zip(sharing, parts, strict=True)}
         return [found[f.feature] for f in fields]
+
+    def look_up_row(self, fields: tuple[IntField, ...], ints: tf.Tensor) -> list[tf.Tensor]:
+        """The embeddings of one request's user or context, as parts that side by side make what :meth:`look_up` finds.
+
+        Neighbours of one place and a small table share a look-up, in their tables one below the other: where there is one
+        row, it is the number of operations that costs.
+        """
+        parts = []
+        for small, run in groupby(fields, lambda f: not f.pooled and self.sizes[f.table] <= SMALL):
+            near = tuple(run)
+            parts += [self._joined(near, ints)] if small and len(near) > 1 else self.look_up(near, ints)
+        return parts
+
+    def _joined(self, fields: tuple[IntField, ...], ints: tf.Tensor) -> tf.Tensor:
+        tables = [self.variables[f.table] for f in fields]
+        dims = [int(table.shape[1]) for table in tables]
+        widest, starts = max(dims), np.cumsum([0, *(int(table.shape[0]) for table in tables[:-1])])
+        joined = tf.concat([tf.pad(t, [[0, 0], [0, widest - dim]]) for t, dim in zip(tables, dims, strict=True)], 0)
+        rows = tf.gather(ints, [f.offset for f in fields], axis=1) + starts.astype(np.int32)
+        wide = tf.reshape(tf.gather(joined, rows), [-1, len(fields) * widest])
+        return tf.gather(wide, [i * widest + column for i, dim in enumerate(dims) for column in range(dim)], axis=1)
 
     @staticmethod
     def _drop(field: IntField, ids: tf.Tensor, noise: Noise) -> tf.Tensor:

@@ -67,7 +67,7 @@ class Encoder:
     def split(self, blocks: Mapping[Side, TensorBlock]) -> Split:
         """The same for one request: user and context of one row, video and cross (and so the products) of n."""
         parts = self._parts(blocks, None)
-        fixed = [part for side in REQUEST_SIDES for part in parts[side]]
+        fixed = [part for side in REQUEST_SIDES for part in self._row(side, blocks[side])]
         moving = [part for side in CANDIDATE_SIDES for part in parts[side]]
         return Split(_join(fixed), _join([*moving, *self._multiply(parts)]))
 
@@ -80,6 +80,11 @@ class Encoder:
         ints, floats = block
         parts = self.embeddings.look_up(self.layout.sides[side].ints, ints, noise)
         return [*parts, floats] if self.layout.sides[side].float_width else parts
+
+    def _row(self, side: Side, block: TensorBlock) -> list[tf.Tensor]:
+        """The same of one row, in fewer parts."""
+        fields, floats = self.layout.sides[side], [block[1]] if self.layout.sides[side].float_width else []
+        return [*self.embeddings.look_up_row(fields.ints, block[0]), *floats]
 
     def _parts(self, blocks: Mapping[Side, TensorBlock], noise: Noise | None) -> dict[Side, list[tf.Tensor]]:
         return {side: self._fields(side, blocks[side], noise) if side_width(self.layout, side) else [] for side in ORDER}

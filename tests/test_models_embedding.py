@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from data.features.layout import IntField
-from models.embedding import Embeddings, capacity_for
+from models.embedding import SMALL, Embeddings, capacity_for
 from models.noise import Noise
 
 ONE = IntField("one", "t", 0, 1, pooled=False)
@@ -117,3 +117,20 @@ def test_a_table_does_not_shrink() -> None:
 
 def test_capacities() -> None:
     assert [capacity_for(rows) for rows in (1, 170, 171, 172, 682, 1024)] == [256, 256, 256, 512, 1024, 1536]
+
+
+def test_a_row_of_small_neighbours_is_looked_up_at_once() -> None:
+    """Dims 2, 1 and 3 one below the other; the bag, and what is too large, apart."""
+    sizes = {"t": 4, "narrow": 3, "wide": 5, "large": SMALL + 1}
+    tables = Embeddings({"t": 2, "narrow": 1, "wide": 3, "large": 2}, sizes, seed=1, spare=False)
+    fields = (
+        ONE,
+        IntField("narrow", "narrow", 4, 1, pooled=False),
+        IntField("wide", "wide", 5, 1, pooled=False),
+        IntField("large", "large", 6, 1, pooled=False),
+        BAG,
+    )
+    ints = tf.constant([[3, 1, 2, -1, 2, 4, SMALL]], tf.int32)
+    parts = tables.look_up_row(fields, ints)
+    assert [part.shape[1] for part in parts] == [2 + 1 + 3, 2, 2]
+    np.testing.assert_array_equal(tf.concat(parts, 1), tf.concat(tables.look_up(fields, ints), 1))

@@ -42,6 +42,8 @@ WATCHES = [
     {**WATCH, "transform": "none", "head": "duration_quantile", "duration": "length"},
     {**WATCH, "transform": "none", "head": "discretised"},
 ]
+AGAIN = {"kind": "category", "name": "user_again", "column": "user_id", "table": "again", "dim": 3}
+HOUR = {"kind": "clock", "name": "hour", "part": "hour", "dim": 2}
 GIVEN = {**LIKE, "given": "click"}
 TASTE = {"objectives": ["click"], "request": ["user", "watched"], "video": ["video"], "dim": 3}
 WIDTHS = st.lists(st.integers(2, 6), min_size=1, max_size=3)
@@ -83,7 +85,7 @@ def configurations(draw: st.DrawFn, kind: str) -> Config:
     needs_length = any(objective.get("duration") for objective in objectives)
     user, context, video, cross, shown = (
         draw(st.lists(st.sampled_from(side), unique_by=lambda feature: feature["name"], max_size=len(side)))
-        for side in (USER, CONTEXT, VIDEO, CROSS, TRAINING_ONLY)
+        for side in ([*USER, AGAIN], [*CONTEXT, HOUR], VIDEO, CROSS, TRAINING_ONLY)
     )
     video = video if video or cross else [VIDEO[0]]
     features = [*user, *context, *video, *([LENGTH] if needs_length else []), *cross, *shown]

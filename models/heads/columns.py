@@ -1,6 +1,7 @@
 """Every objective's head, and which columns of the raw outputs are its own."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import tensorflow as tf
@@ -55,8 +56,15 @@ class Heads:
         return tf.reduce_sum(tf.where(defined, values, 0.0), 0) / tf.maximum(counts, 1), counts
 
     def to_natural(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor:
-        """Predictions [n, K] in natural units from raw [n, S]."""
-        return tf.stack([head.to_natural(own, group) for head, own, group in self._each(raw, blocks)], 1)
+        """Predictions [n, K] in natural units from raw [n, S]; those of logits side by side in one operation."""
+        each, parts = self._each(raw, blocks), []
+        for logits, run in groupby(range(len(self.heads)), lambda k: isinstance(self.heads[k], Logit)):
+            places = list(run)
+            if logits:
+                parts.append(tf.sigmoid(raw[:, self.first[places[0]] : self.first[places[-1]] + 1]))
+            else:
+                parts += [head.to_natural(own, group)[:, None] for head, own, group in (each[k] for k in places)]
+        return tf.concat(parts, 1)
 
     def _each(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> list[tuple[Head, tf.Tensor, tf.Tensor | None]]:
         """Each head with its columns of raw and its rows' duration groups."""
