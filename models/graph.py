@@ -1,6 +1,6 @@
 """What a network's training computes: a step on a batch, and steps on many batches in one call."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -166,11 +166,11 @@ class Compiled:
         }
         targets, seed = tf.TensorSpec([None, count], tf.float32), tf.TensorSpec([], tf.int64)
         rows, slates = [blocks, targets, seed], [tf.TensorSpec([None], tf.int32)]
-        self._rows = tf.function(graph.epoch, input_signature=rows)
-        self._slates = tf.function(lambda *given: graph.epoch(*given[:3], Shown(given[3], None)), rows + slates)
-        self._as_of_slates = tf.function(lambda *given: graph.epoch(*given[:3], Shown(*given[3:])), [*rows, *slates, blocks])
-        self.predict = tf.function(graph.predict, input_signature=[blocks])
-        self.products = tf.function(graph.products, input_signature=[blocks, targets])
+        self._rows = _function(graph.epoch, *rows)
+        self._slates = _function(lambda *given: graph.epoch(*given[:3], Shown(given[3], None)), *rows, *slates)
+        self._as_of_slates = _function(lambda *given: graph.epoch(*given[:3], Shown(*given[3:])), *rows, *slates, blocks)
+        self.predict = _function(graph.predict, blocks)
+        self.products = _function(graph.products, blocks, targets)
 
     def epoch(
         self, blocks: Blocks, targets: Any, seed: tf.Tensor, shown: Shown | None = None
@@ -181,3 +181,8 @@ class Compiled:
         if shown.blocks is None:
             return self._slates(blocks, targets, seed, shown.slate)  # type: ignore[no-any-return]
         return self._as_of_slates(blocks, targets, seed, *shown)  # type: ignore[no-any-return]
+
+
+def _function(compute: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
+    """Without autograph, which takes as long as all else of tracing: nothing here is Python's control flow over tensors."""
+    return tf.function(compute, input_signature=list(signature), autograph=False)  # type: ignore[no-any-return]

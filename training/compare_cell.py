@@ -147,7 +147,8 @@ def run_cell(folder: Path, alone: bool = False) -> None:
 def new_learner(spec: Spec, encoded: EncodedDays) -> Learner:
     """An untrained learner of a cell's network, whose features are encoded already."""
     state, count = encoded.state(spec.whole, spec.config), len(spec.config.objectives)
-    return Learner(spec.config, state, new_trainer(state), PastRates(count), IndexBuilder(spec.whole))
+    last = encoded.sizes[max(encoded.sizes)]
+    return Learner(spec.config, state, new_trainer(state, last), PastRates(count), IndexBuilder(spec.whole))
 
 
 def judge_rows(

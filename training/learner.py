@@ -128,12 +128,16 @@ class Learner:
         Where days are missing before it (nobody was served, or they are in quarantine), the boundary is first brought to
         its start: the videos' counts are as of a day's start, also of what became known on the missing days.
         """
-        start = day_start(day, self.config.timezone)
-        if self.state.boundary < start:
-            self.state.advance(batch.take(np.zeros(0, np.int64)), start, admit=False)
+        self.reach(day, batch)
         encoded = self.state.encode(batch, day)
         slates = self.state.slate_blocks(batch, day, encoded) if self.config.training.ordering.weight else None
         return replace(encoded, targets=mask(encoded.targets, self.config, open_labels), slate_blocks=slates)
+
+    def reach(self, day: date, batch: Batch) -> None:
+        """Bring the features' boundary to the day's start; of ``batch`` only the columns are read."""
+        start = day_start(day, self.config.timezone)
+        if self.state.boundary < start:
+            self.state.advance(batch.take(np.zeros(0, np.int64)), start, admit=False)
 
     def wait_for(self, day: date, batch: Batch, encoded: Encoded, open_labels: frozenset[str]) -> None:
         """Keep a day's rows, which have just been trained on, until all its labels are closed."""
@@ -175,16 +179,26 @@ class Learner:
 
     def take_in(self, day: date, batch: Batch, encoded: Encoded | None = None, admit: bool = True) -> None:
         """Let features, rates and indexes know of a day; ids that came with it are admitted, unless told not to."""
+        self.advance(day, batch, admit)
+        self.follow(batch, encoded)
+
+    def advance(self, day: date, batch: Batch, admit: bool = True) -> None:
+        """Let the features know of a day, which depend on the days alone: the next one can be encoded then."""
+        self.state.advance(batch, day_start(day + timedelta(days=1), self.config.timezone), admit)
+
+    def follow(self, batch: Batch, encoded: Encoded | None = None) -> None:
+        """Let rates, network and indexes follow the features, which know of a day now."""
         if encoded is not None:
             self.rates.add(encoded.video, encoded.targets)
-        self.state.advance(batch, day_start(day + timedelta(days=1), self.config.timezone), admit)
         self.trainer.grow(self.state.table_sizes())
         self.indexes.add_day(batch)
 
 
-def new_trainer(state: FeatureState) -> Trainer:
-    """A trainer of a new network, sized for the ids admitted now."""
+def new_trainer(state: FeatureState, later: Mapping[str, int] | None = None) -> Trainer:
+    """A trainer of a new network, sized for the ids admitted now; with room for those of ``later``, if they are known."""
     network = Network(state.config, state.layout, state.table_sizes(), state.target_stats)
+    if later is not None:
+        network.embeddings.reserve(later)
     return Trainer(network, state.config.training)
 
 

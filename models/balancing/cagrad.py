@@ -74,7 +74,7 @@ def worst_off(products: tf.Tensor, towards: tf.Tensor, radius: tf.Tensor, presen
 
     def move(turn: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         high, low, _ = pair(weights)
-        line = tf.one_hot(low, len(there), dtype=there.dtype) - tf.one_hot(high, len(there), dtype=there.dtype)
+        line = tf.one_hot(low, there.shape[0], dtype=there.dtype) - tf.one_hot(high, there.shape[0], dtype=there.dtype)
         moved = tf.linalg.matvec(products, line)
         p = tf.tensordot(weights, tf.linalg.matvec(products, weights), 1)
         q, r = tf.tensordot(weights, moved, 1), tf.maximum(tf.tensordot(line, moved, 1), 0.0)
