@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import structlog
 from numpy.typing import NDArray
 from rich.console import Console
 
+from data.columns import Batch
 from data.config import Config
 from data.features.layout import Block
 from data.features.state import Encoded
@@ -34,16 +37,18 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
 
     Days come in order. Each is encoded once, scored by the network as it stands, calibrated by the days before
     (progressive validation; not the fit days of a fresh run), the objectives' gradients compared where
-    ``evaluation.gradient_cosines`` asks for it, trained on, and taken into the features' state; then a
-    checkpoint is written in :func:`run_folder`. A run that was interrupted goes on after its last checkpoint and ends
-    with the same bits.
+    ``evaluation.gradient_cosines`` asks for it, taken into the features' state, and trained on, while the next day is read
+    and encoded in another thread; then a checkpoint is written in :func:`run_folder`. A run that was interrupted goes on
+    after its last checkpoint and ends with the same bits.
     """
     folder = run_folder(home, config, plan)
     learner, done = _resume(config, folder, plan) or _begin(config, home, plan)
-    with RunProgress(console, config, plan, done) as progress:
-        for day in plan.days[len(done) :]:
-            batch, still_open = read_day(home, config, day), plan.open_labels.get(day, frozenset())
-            encoded = learner.encode(day, batch, still_open)
+    left = plan.days[len(done) :]
+    with RunProgress(console, config, plan, done) as progress, ThreadPoolExecutor(1) as aside:
+        coming = [aside.submit(_prepare, learner, home, plan, day) for day in left[:1]]
+        for day, later in zip_longest(left, left[1:]):
+            batch, encoded = coming.pop().result()
+            still_open = plan.open_labels.get(day, frozenset())
             if _is_scored(config, plan, day):
                 baselines = learner.rates.baselines(encoded.video)
                 scored = score_day(learner.trainer, learner.state, batch, day, encoded, baselines, learner.calibration)
@@ -52,13 +57,23 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
                 learner.keep_scored(day, scored.raw, encoded.targets)
                 scored.save(folder / "scored" / f"{day}.npz")
                 progress.scored(scored)
+            learner.advance(day, batch)
+            if later is not None:
+                learner.reach(later, batch)
+                coming.append(aside.submit(_prepare, learner, home, plan, later))
             losses = learner.train(day, encoded, progress.day(day, len(encoded) * config.training.passes))
             learner.wait_for(day, batch, encoded, still_open)
-            learner.take_in(day, batch, encoded)
+            learner.follow(batch, encoded)
             done.append(day)
             _checkpoint(folder, learner, done)
             log.info("day_trained", day=str(day), rows=len(encoded), losses=losses.tolist())
     return learner, [Scored.load(path) for path in sorted((folder / "scored").glob("*.npz"))]
+
+
+def _prepare(learner: Learner, home: Home, plan: Plan, day: date) -> tuple[Batch, Encoded]:
+    """A day's rows, as they are and encoded. The learner, whose features have reached the day, stays as it is."""
+    batch = read_day(home, learner.config, day)
+    return batch, learner.encode(day, batch, plan.open_labels.get(day, frozenset()))
 
 
 def first_cosines(trainer: Trainer, encoded: Encoded) -> NDArray[np.float64]:
