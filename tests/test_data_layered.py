@@ -172,3 +172,11 @@ def test_rolled_counts_are_not_taken_back() -> None:
     state.roll(DAYS[LAST], until - 1000)
     state.roll(DAYS[LAST], until)
     assert {name: totals.counts.sum() for name, totals in state.knowledge.totals.items()} == counts
+
+
+def test_many_ids_are_looked_up_like_one(pair: tuple[RequestEncoder, RequestEncoder]) -> None:
+    laid, _ = pair
+    ids = ["v1", "never met", *later().ids.texts, "v3"]
+    assert laid.video_rows(ids).tolist() == [laid.video_row(video) for video in ids]
+    assert laid.index_rows(ids).tolist() == [laid.index_row(video) for video in ids]
+    assert (laid.video_rows(ids) != laid.index_rows(ids)).any()
