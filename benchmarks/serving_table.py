@@ -4,8 +4,9 @@
 
 8 experts [256, 128], 5 objectives, 264 inputs of which 56 the video's; random weights, the same in every form, in ONNX
 Runtime. batched: all experts as one product a layer. alone: expert after expert. table: the videos' part computed once for
-the catalogue [E, V, H], and gathered in the graph or by NumPy. Every call is a user and uniformly drawn candidates not met
-before; one call to warm, then three that count, in turns. CPU milliseconds where one thread computes, else wall clock.
+the catalogue [E, V, H], and gathered in the graph or by NumPy, for all experts or for each alone. Every call is a user and
+uniformly drawn candidates not met before; one call to warm, then three that count, in turns. CPU milliseconds where one
+thread computes, else wall clock.
 Prints a table and writes ``$WATCHNEXT_HOME/benchmarks/serving_table.json``.
 """
 
@@ -128,6 +129,20 @@ def with_table(threads: int, videos: int, inside: bool) -> onnxruntime.Inference
     return graph.session(graph.mixed(graph.above(graph.add("Add", first, graph.fixed())), graph.logits(gates)), threads)
 
 
+def with_table_alone(threads: int, videos: int) -> onnxruntime.InferenceSession:
+    """Gathered in the graph from one table for each expert, which then goes on alone."""
+    tables = {f"table_{e}": (FLOAT, [videos, HIDDEN]) for e in range(EXPERTS)}
+    tables["gates"] = (FLOAT, [videos, OBJECTIVES * EXPERTS])
+    graph, outputs = Graph(user=PLAIN["user"], rows=(INT, ["n"]), **tables), []
+    for e, (w1, b1, w2, b2) in enumerate(zip(W1, B1, W2, B2, strict=True)):
+        fixed = graph.add("Gemm", "user", graph.constant(w1[:USER]), graph.constant(b1))
+        hidden = graph.add("Relu", graph.add("Add", graph.add("Gather", f"table_{e}", "rows", axis=0), fixed))
+        output = graph.add("Relu", graph.add("Gemm", hidden, graph.constant(w2), graph.constant(b2)))
+        outputs.append(graph.add("Unsqueeze", output, graph.constant(np.array([0]))))
+    logits = graph.logits(graph.add("Gather", "gates", "rows", axis=0))
+    return graph.session(graph.mixed(graph.add("Concat", *outputs, axis=0), logits), threads)
+
+
 def forms(threads: int, videos: int) -> dict[str, Callable[[Array, Array], Array]]:
     """Each form's call, of a user [1, 208] and rows of the catalogue [n], to predictions."""
     features = RNG.normal(size=(videos, VIDEO)).astype(np.float32)
@@ -143,14 +158,23 @@ def forms(threads: int, videos: int) -> dict[str, Callable[[Array, Array], Array
         given = {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in (("user", user), ("rows", rows))}
         return inside.run_with_ort_values(None, {**held, **given})[0].numpy()  # type: ignore[no-any-return]
 
+    by_expert = with_table_alone(threads, videos)
+    apart = {f"table_{e}": onnxruntime.OrtValue.ortvalue_from_numpy(table[e]) for e in range(EXPERTS)}
+    apart["gates"] = held["gates"]
+
+    def gathered_alone(user: Array, rows: Array) -> Array:
+        given = {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in (("user", user), ("rows", rows))}
+        return by_expert.run_with_ort_values(None, {**apart, **given})[0].numpy()  # type: ignore[no-any-return]
+
     def gathered_outside(user: Array, rows: Array) -> Array:
         given = {"user": user, "first": table.take(rows, axis=1), "gates": gates[rows]}
         return outside.run(None, given)[0]  # type: ignore[no-any-return]
 
     return {
         **{name: from_features(session) for name, session in plain.items()},
-        "table, in the graph": gathered_inside,
-        "table, by NumPy": gathered_outside,
+        "table, batched, gathered in the graph": gathered_inside,
+        "table, batched, gathered by NumPy": gathered_outside,
+        "table, alone, gathered in the graph": gathered_alone,
     }
 
 
