@@ -108,7 +108,7 @@ class Graph:
         penalty = outputs.penalty + self.network.embedding_penalty(outputs.x, tf.cast(labelled, tf.float32))
         prior = tf.constant([objective.loss_weight for objective in self.network.config.objectives])
         if self.training.sampling.kind == "tasks":  # each row counts alike, for the one objective that it was drawn for
-            prior *= counts * len(prior) / tf.maximum(tf.cast(tf.shape(targets)[0], tf.float32), 1.0)
+            prior *= counts * prior.shape[0] / tf.maximum(tf.cast(tf.shape(targets)[0], tf.float32), 1.0)
         return Losses(losses, counts, prior), penalty
 
     def _ordering(self, raw: tf.Tensor, targets: tf.Tensor, shown: Shown) -> tf.Tensor:
