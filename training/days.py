@@ -23,6 +23,7 @@ from data.log import read_day, read_table
 from models.step import Trainer
 from training.figures import Scored
 from training.learner import Learner, write_whole
+from training.memory import give_back
 from training.plan import Plan
 from training.progress import RunProgress
 from training.score import score_day
@@ -58,6 +59,7 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
                 scored.save(folder / "scored" / f"{day}.npz")
                 progress.scored(scored)
             learner.advance(day, batch)
+            give_back()
             if later is not None:
                 learner.reach(later, batch)
                 coming.append(aside.submit(_prepare, learner, home, plan, later))
@@ -73,7 +75,9 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
 def _prepare(learner: Learner, home: Home, plan: Plan, day: date) -> tuple[Batch, Encoded]:
     """A day's rows, as they are and encoded. The learner, whose features have reached the day, stays as it is."""
     batch = read_day(home, learner.config, day)
-    return batch, learner.encode(day, batch, plan.open_labels.get(day, frozenset()))
+    encoded = learner.encode(day, batch, plan.open_labels.get(day, frozenset()))
+    give_back()
+    return batch, encoded
 
 
 def first_cosines(trainer: Trainer, encoded: Encoded) -> NDArray[np.float64]:
