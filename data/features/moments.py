@@ -14,6 +14,8 @@ from data.features.view import View
 
 Ints = NDArray[np.int64]
 
+CHUNK = 65_536
+
 
 def recent_columns(
     feature: RecentFeature, past: Past, queries: View, priors: Priors, labels: Mapping[str, LabelConfig]
@@ -57,9 +59,13 @@ def history_rows(feature: HistoryFeature, past: Past, queries: View, value: NDAr
     """``value`` [m] of the last N visible positives, newest first, PADDING behind them [n, N]."""
     rows, timeline = past.timeline(feature.label, feature.above)
     start, end = timeline.start(queries.user), timeline.before(queries.user, queries.time)
-    place = end[:, None] - 1 - np.arange(feature.length)
     ordered = np.concatenate([value[rows][timeline.order], np.array([PADDING], np.int32)])
-    return np.where(place >= start[:, None], ordered[np.maximum(place, -1)], PADDING).astype(np.int32)
+    found = np.empty((len(start), feature.length), np.int32)
+    for first in range(0, len(start), CHUNK):  # a day's places at once are three times as large as what is found there
+        part = slice(first, first + CHUNK)
+        place = end[part, None] - 1 - np.arange(feature.length)
+        found[part] = np.where(place >= start[part, None], ordered[np.maximum(place, -1)], PADDING)
+    return found
 
 
 def hours_ms(hours: float) -> int:
