@@ -24,7 +24,12 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 Fit = Callable[[Arrays, Any], dict[str, float] | None]
 
 
-def ours() -> Fit:
+def ours_bfloat16() -> Fit:
+    """The same with matrix products in bfloat16 (``training.bfloat16``)."""
+    return ours(bfloat16=True)
+
+
+def ours(bfloat16: bool = False) -> Fit:
     """The rows are put into our blocks beforehand, as encoding leaves them; the trainer's pass is timed."""
     from data.config import parse_config
     from data.features.layout import SIDES, Block, build_layout
@@ -33,7 +38,7 @@ def ours() -> Fit:
     from models.network import Network
     from models.step import Trainer
 
-    config = parse_config(our_configuration(), "the benchmark's configuration")
+    config = parse_config(our_configuration(bfloat16), "the benchmark's configuration")
     layout = build_layout(config)
     network = Network(
         config, layout, {"user_id": 8000, "video_id": 8000, "author": 2000, "hour": 25}, [TargetStats(0.3, 0.5, 1)] * 5
@@ -60,7 +65,7 @@ def ours() -> Fit:
     return fit
 
 
-def our_configuration() -> dict[str, Any]:
+def our_configuration(bfloat16: bool) -> dict[str, Any]:
     numbers = [f"number_{i}" for i in range(NUMBERS // 2)]  # each is two inputs: a value, and whether it is missing
     history = {"kind": "history", "length": PLACES, "of": "video_id", "dim": WIDTH}
     labels = [f"label_{k}" for k in range(OBJECTIVES)]
@@ -82,7 +87,7 @@ def our_configuration() -> dict[str, Any]:
         ],
         "objectives": [{"name": n, "family": "engagement", "label": n, "kind": "binary"} for n in labels],
         "model": {"trunk": {"kind": "mmoe", "experts": EXPERTS, "layers": LAYERS}, "tower": [TOWER]},
-        "training": {"batch_size": BATCH},
+        "training": {"batch_size": BATCH, "bfloat16": bfloat16},
     }
 
 
@@ -220,7 +225,7 @@ def product(kind: tf.DType) -> Fit:
     return fit
 
 
-FITS = (ours, kuairand, keras_dense, keras_fused, deepctr, limit, bf16)
+FITS = (ours, ours_bfloat16, kuairand, keras_dense, keras_fused, deepctr, limit, bf16)
 
 
 def main(name: str, folder: Path) -> None:

@@ -11,7 +11,8 @@ its turn; in each round all come in turn. What is timed is ``Trainer.train_epoch
 others' ``fit``. A first, untimed turn builds and compiles. Medians over the rounds.
 
 ``limit`` is a plain matrix product of the first layers' size in fp32: at its rate the network's products forward and
-backward (models/cost.py, times three) would take all the time. ``bf16`` is the same product in bfloat16 with its casts.
+backward (models/cost.py, times three) would take all the time. ``ours_bfloat16`` is ours with
+``training.bfloat16``; ``bf16`` is the same product in bfloat16 with its casts.
 ``kuairand`` is the network of the KuaiRand preset, in its batches of 256.
 
 The rivals' environments are made by ``python benchmarks/rivals.py``. Prints a table and writes
@@ -42,6 +43,7 @@ WIDTH, PLACES, NUMBERS, OBJECTIVES = 24, 20, 120, 5
 VOCABULARY = {"user": 8000, "video": 8000, "author": 2000, "hour": 25}
 CONTESTANTS = {
     "ours": ("training_contestants.py", None),
+    "ours_bfloat16": ("training_contestants.py", None),
     "keras_dense": ("training_contestants.py", None),
     "keras_fused": ("training_contestants.py", None),
     "deepctr": ("training_contestants.py", "deepctr"),
@@ -148,6 +150,8 @@ def summary(found: dict[str, list[dict[str, float]]], options: argparse.Namespac
     }
     if "ours" in found:
         figures["ours_over"] = {name: rates["ours"] / rates[name] for name in TARGETS if name in rates}
+        if {"ours_bfloat16", "deepctr"} <= rates.keys():
+            figures["bfloat16_over_deepctr"] = rates["ours_bfloat16"] / rates["deepctr"]
         cost = found["ours"][0]["flops_per_example"]
         figures["flops_per_example"] = cost
         if "limit" in gigaflops:
@@ -167,6 +171,8 @@ def show(figures: dict[str, Any]) -> None:
         table.add_row("the products' limit, fp32", f"{figures['limit_examples_per_second']:,.0f}", f"{share:.2f}", "", "")
     console = Console()
     console.print(table)
+    if "bfloat16_over_deepctr" in figures:
+        console.print(f"ours with products in bfloat16: {figures['bfloat16_over_deepctr']:.2f} times DeepCTR, target 3.0")
     for name, rate in figures["product_gigaflops"].items():
         console.print(f"{name}: {rate:.0f} GFLOP/s")
 

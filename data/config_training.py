@@ -21,6 +21,7 @@ class TrainingConfig(Frozen):
     gradient_clip: float | None = Field(None, gt=0)  # of the dense part, by global norm
     average: float | None = Field(None, gt=0, lt=1)  # decay of the exponential average of the weights, if any
     deterministic: bool = True
+    bfloat16: bool = False  # matrix products in bfloat16, weights and sums in float32 (docs/performance.md)
     balancing: Balancing = Fixed()
     sampling: Sampling = Joint()
     ordering: Ordering = Ordering()

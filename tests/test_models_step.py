@@ -243,3 +243,13 @@ def test_a_damaged_state_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(BundleError, match=r"index\.json"):
         trainer.load(tmp_path)
+
+
+def test_products_in_bfloat16_leave_weights_in_float32_and_end_with_the_next_trainer() -> None:
+    trainer = small_trainer(small_config(training={"bfloat16": True}))
+    first, last = run(trainer), run(trainer, seed=2, epochs=5)
+    assert (last < first).all()
+    assert {variable.dtype for variable in trainer.optimizers.variables} == {tf.float32}
+    assert tf.config.optimizer.get_experimental_options()[step.BFLOAT16]
+    assert_same(*(small_trainer(small_config()) for _ in range(2)))
+    assert not tf.config.optimizer.get_experimental_options()[step.BFLOAT16]
