@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from data.config import Config, Side
 from data.days import day_start
-from data.features.layout import SIDES, Block, build_layout
+from data.features.layout import Block, build_layout
 from data.features.state import Encoded, FeatureState
-from data.features.storage import load_array, save_arrays
+from data.features.storage import load_array, load_blocks, save_arrays, save_blocks
 from data.home import Home
 from data.log import list_days, read_day
 from models.indexes import IndexBuilder
@@ -70,7 +70,7 @@ class EncodedDays:
         arrays: dict[str, Any] = {
             f.name: load_array(folder / f"{f.name}.npy") for f in fields(Encoded) if f.name not in (*BLOCKS, "targets")
         }
-        blocks, slates = _load_blocks(folder), self.slate_blocks(day)
+        blocks, slates = load_blocks(folder), self.slate_blocks(day)
         return Encoded(blocks=blocks, targets=self.targets(day, objectives), slate_blocks=slates, **arrays)
 
     def targets(self, day: date, objectives: Sequence[str]) -> NDArray[np.float32]:
@@ -82,7 +82,7 @@ class EncodedDays:
     def slate_blocks(self, day: date) -> Mapping[Side, Block] | None:
         """A day's rows with features as of the slate's first row; None where that changes nothing, or nobody asked."""
         folder = self.folder / str(day) / "slates"
-        return _load_blocks(folder) if folder.is_dir() else None
+        return load_blocks(folder) if folder.is_dir() else None
 
     def _columns(self, objectives: Sequence[str]) -> list[int]:
         return [self.objectives.index(name) for name in objectives]
@@ -161,7 +161,7 @@ def _encode(
         _save(encoded, folder / str(day))
         blocks = encoded.slate_blocks or (state.slate_blocks(batch, day, encoded) if day in scored else None)
         if blocks is not None:
-            _save_blocks(blocks, folder / str(day) / "slates")
+            save_blocks(blocks, folder / str(day) / "slates")
         state.advance(batch, day_start(day + timedelta(days=1), config.timezone))
         sizes[str(day)] = state.table_sizes()
         on_day(day)
@@ -171,13 +171,4 @@ def _encode(
 def _save(encoded: Encoded, folder: Path) -> None:
     arrays = {f.name: getattr(encoded, f.name) for f in fields(Encoded) if f.name not in BLOCKS}
     save_arrays(arrays, folder)
-    _save_blocks(encoded.blocks, folder)
-
-
-def _save_blocks(blocks: Mapping[Side, Block], folder: Path) -> None:
-    arrays: dict[str, NDArray[Any]] = {f"{side}.ints": block.ints for side, block in blocks.items()}
-    save_arrays({**arrays, **{f"{side}.floats": block.floats for side, block in blocks.items()}}, folder)
-
-
-def _load_blocks(folder: Path) -> dict[Side, Block]:
-    return {side: Block(*(load_array(folder / f"{side}.{part}.npy") for part in ("ints", "floats"))) for side in SIDES}
+    save_blocks(encoded.blocks, folder)

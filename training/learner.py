@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from data.days import day_start
 from data.features.layout import SIDES, Block
 from data.features.slates import feature_times
 from data.features.state import Encoded, FeatureState
-from data.features.storage import load_array, save_arrays
+from data.features.storage import load_array, load_blocks, save_arrays, save_blocks
 from data.features.tables import Tables
 from data.features.view import View
 from data.objectives import targets
@@ -85,9 +84,9 @@ class Learner:
         )
         for path in sorted((folder / "replay").glob("day=*")):
             day = date.fromisoformat(path.name.removeprefix("day="))
-            slates = _load_blocks(path / SLATES) if (path / SLATES).is_dir() else None
+            slates = load_blocks(path / SLATES) if (path / SLATES).is_dir() else None
             targets, slate = (load_array(path / f"{name}.npy") for name in ("targets", "slate"))
-            learner.replay.append(Replayed(day, _load_blocks(path), targets, slate, slates))
+            learner.replay.append(Replayed(day, load_blocks(path), targets, slate, slates))
         learner.waiting = [Waiting.load(path) for path in sorted((folder / WAITING).glob("day=*"))]
         learner.scored = [DayRows.load(path) for path in sorted((folder / ROWS).glob("day=*"))]
         return learner
@@ -100,9 +99,10 @@ class Learner:
         self.indexes.save(folder / "counts")
         for kept in self.replay if replay else ():
             place = folder / "replay" / f"day={kept.day}"
-            save_arrays({**_arrays(kept.blocks), "targets": kept.targets, "slate": kept.slate}, place)
+            save_blocks(kept.blocks, place)
+            save_arrays({"targets": kept.targets, "slate": kept.slate}, place)
             if kept.slate_blocks is not None:
-                save_arrays(_arrays(kept.slate_blocks), place / SLATES)
+                save_blocks(kept.slate_blocks, place / SLATES)
         for waiting in self.waiting:
             waiting.save(folder / WAITING / f"day={waiting.day}")
         for rows in self.scored:
@@ -227,12 +227,3 @@ def _slates(days: Sequence[Replayed]) -> Slates:
     if all(kept.slate_blocks is None for kept in days):
         return Slates(number)
     return Slates(number, _stack([kept.slate_blocks or kept.blocks for kept in days]))
-
-
-def _arrays(blocks: Mapping[Side, Block]) -> dict[str, NDArray[Any]]:
-    ints = {f"{side}.ints": block.ints for side, block in blocks.items()}
-    return ints | {f"{side}.floats": block.floats for side, block in blocks.items()}
-
-
-def _load_blocks(folder: Path) -> Mapping[Side, Block]:
-    return {side: Block(*(load_array(folder / f"{side}.{part}.npy") for part in ("ints", "floats"))) for side in SIDES}

@@ -16,8 +16,8 @@ from data.columns import Batch, Strings
 from data.config import Config, Side
 from data.database import database_url, open_database, reading
 from data.days import day_start, parse_day
-from data.features.layout import SIDES, Block
-from data.features.storage import load_array, save_arrays
+from data.features.layout import Block
+from data.features.storage import load_array, load_blocks, save_arrays, save_blocks
 from data.feedback.schema import exports
 from data.home import Home
 
@@ -38,17 +38,15 @@ class Waiting:
 
     def save(self, folder: Path) -> None:
         """Write .npy files and one .json."""
-        arrays: dict[str, NDArray[Any]] = {f"{side}.ints": block.ints for side, block in self.blocks.items()}
-        arrays |= {f"{side}.floats": block.floats for side, block in self.blocks.items()}
-        save_arrays({**arrays, "video": self.video, "keys": self.keys}, folder)
+        save_blocks(self.blocks, folder)
+        save_arrays({"video": self.video, "keys": self.keys}, folder)
         (folder / "open.json").write_text(json.dumps(sorted(self.open_labels)))
 
     @classmethod
     def load(cls, folder: Path) -> "Waiting":
-        blocks = {side: Block(*(load_array(folder / f"{side}.{part}.npy") for part in ("ints", "floats"))) for side in SIDES}
         video, keys = (load_array(folder / f"{name}.npy") for name in ("video", "keys"))
         labels = frozenset(json.loads((folder / "open.json").read_text()))
-        return cls(date.fromisoformat(folder.name.removeprefix("day=")), blocks, video, keys, labels)
+        return cls(date.fromisoformat(folder.name.removeprefix("day=")), load_blocks(folder), video, keys, labels)
 
     def align(self, batch: Batch, targets: NDArray[np.float32]) -> NDArray[np.float32]:
         """The targets [n, K] of these rows, given those of the day as it now stands; NaN for rows that it lacks."""

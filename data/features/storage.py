@@ -9,6 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.columns import Batch, Column, StringLists, Strings
+from data.config import Side
+from data.features.layout import SIDES, Block
+
+PARTS = ("ints", "floats")
 
 
 def save_arrays(arrays: Mapping[str, NDArray[Any]], folder: Path) -> None:
@@ -24,6 +28,16 @@ def load_array(path: Path) -> NDArray[Any]:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError:
         return np.asarray(np.load(path, allow_pickle=False))
+
+
+def save_blocks(blocks: Mapping[Side, Block], folder: Path) -> None:
+    """Encoded rows, two arrays a side."""
+    save_arrays({f"{side}.{part}": getattr(block, part) for side, block in blocks.items() for part in PARTS}, folder)
+
+
+def load_blocks(folder: Path) -> dict[Side, Block]:
+    """What :func:`save_blocks` wrote, memory-mapped."""
+    return {side: Block(*(load_array(folder / f"{side}.{part}.npy") for part in PARTS)) for side in SIDES}
 
 
 def save_batch(batch: Batch, folder: Path) -> None:

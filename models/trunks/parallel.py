@@ -58,9 +58,8 @@ class Parallel:
             return tf.stack([self._alone(part, of_part(x, part)) for part in range(self.parts)])
         if noise:
             return tf.stack(self.each(x, noise, dropout))
-        hidden = self.layer(0, x)
-        for i in range(1, self.depth):
-            hidden = noise.dropout(hidden, dropout) if noise else hidden
+        hidden = x
+        for i in range(self.depth):
             hidden = self.layer(i, hidden)
         return hidden
 
