@@ -54,13 +54,10 @@ class Operations:
         except Exception:
             log.exception("what follows an answer failed")
 
-    def failed(self, version: int) -> bool:
-        """``version`` failed to answer. Returns whether it is the canary: then the champion should."""
-        canary = self._runtime.slot.canary
-        if canary is None:
-            return False
-        canary.tallies.failed(version)
-        return canary.rollout.version == version
+    def failed(self, version: int) -> None:
+        """``version`` failed to answer."""
+        if (canary := self._runtime.slot.canary) is not None:
+            canary.tallies.failed(version)
 
     def events(self, events: Iterable[Outcome]) -> None:
         """Events that were accepted, each for the first time."""

@@ -57,10 +57,12 @@ def _respond(
     except Problem:
         raise
     except Exception:
+        runtime.operations.failed(serving.version)
         champion = runtime.slot.current
-        if not runtime.operations.failed(serving.version) or champion is None:
+        if champion is None or champion.version == serving.version:
             raise
-        log.exception("the canary failed, the champion answers", version=serving.version)
+        # A canary, or one that was withdrawn while this request was with it.
+        log.exception("the version failed, the champion answers", version=serving.version, champion=champion.version)
         return _slate(body, limit, champion, runtime, request_id, until)
 
 

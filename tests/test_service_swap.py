@@ -408,6 +408,25 @@ def test_a_failing_canary_is_withdrawn_and_its_users_never_notice(
     assert "canary withdrawn" in capsys.readouterr().out
 
 
+def test_a_request_that_was_with_a_canary_when_it_was_withdrawn_is_answered_too(versions: Versions) -> None:
+    slots: list[Any] = []
+
+    class Withdrawn(FakeScorer):
+        def score(self, user: Any, context: Any, video: Any, cross: Any) -> Any:
+            if slots:  # another request's failure has ended the canary, while this one was on its way
+                slots[0].canary = None
+                raise RuntimeError("a secret of the inside")
+            return super().score(user, context, video, cross)
+
+    champion, canary = versions.publish(), versions.publish(Withdrawn())
+    versions.registry.promote("small", champion)
+    Rollouts(versions.registry).start("small", "canary", canary, 1.0)
+    with versions.client() as client:
+        until(lambda: answered_by(client) == canary)
+        slots.append(client.app_state["runtime"].slot)
+        assert answered_by(client) == champion
+
+
 def test_a_withdrawal_that_the_database_refuses_holds_here_and_is_told_later(
     versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
