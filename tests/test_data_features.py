@@ -215,6 +215,22 @@ def test_a_saved_state_encodes_alike(state: FeatureState, encoded: Encoded, tmp_
         np.testing.assert_array_equal(block.floats, again.blocks[side].floats)
 
 
+@pytest.mark.parametrize("part", [7, 10_000])
+def test_rows_encoded_part_by_part_into_files_are_the_same(
+    state: FeatureState, encoded: Encoded, part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.features.state.PART_ROWS", part)
+    found = state.encode(DAYS[LAST], LAST, folder=tmp_path)
+    for side, block in encoded.blocks.items():
+        assert isinstance(found.blocks[side].ints.base, np.memmap) or not block.ints.size
+        np.testing.assert_array_equal(found.blocks[side].ints, block.ints)
+        np.testing.assert_array_equal(found.blocks[side].floats, block.floats)
+    for name in ("targets", "user", "video", "slate", "time", "new_user", "new_video"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(encoded, name))
+    none = state.encode(DAYS[LAST].take(np.zeros(0, np.int64)), LAST, folder=tmp_path / "none")
+    assert {len(block) for block in none.blocks.values()} == {0}
+
+
 def test_old_ids_keep_their_rows_when_vocabularies_grow() -> None:
     rows: dict[str, int] = {}
     for day in sorted(DAYS)[1:]:

@@ -19,14 +19,14 @@ from data.config import Config, Side
 from data.days import day_start
 from data.features.layout import Block, build_layout
 from data.features.state import Encoded, FeatureState
-from data.features.storage import load_array, load_blocks, save_arrays, save_blocks
+from data.features.storage import load_array, load_blocks, save_arrays
 from data.home import Home
 from data.log import list_days, read_day
 from models.indexes import IndexBuilder
 from models.step import Trainer
 from training.baselines import PastRates
 from training.days import read_tables
-from training.learner import Learner, write_whole
+from training.learner import SLATES, Learner, write_whole
 from training.plan import days_between, digest
 from training.waiting import open_labels
 
@@ -81,7 +81,7 @@ class EncodedDays:
 
     def slate_blocks(self, day: date) -> Mapping[Side, Block] | None:
         """A day's rows with features as of the slate's first row; None where that changes nothing, or nobody asked."""
-        folder = self.folder / str(day) / "slates"
+        folder = self.folder / str(day) / SLATES
         return load_blocks(folder) if folder.is_dir() else None
 
     def _columns(self, objectives: Sequence[str]) -> list[int]:
@@ -157,18 +157,13 @@ def _encode(
     still_open, sizes = open_labels(home, config), {}
     for day in days:
         batch = read_day(home, config, day)
-        encoded = learner.encode(day, batch, still_open.get(day, frozenset()))
-        _save(encoded, folder / str(day))
-        blocks = encoded.slate_blocks or (state.slate_blocks(batch, day, encoded) if day in scored else None)
-        if blocks is not None:
-            save_blocks(blocks, folder / str(day) / "slates")
+        own = folder / str(day)
+        encoded = learner.encode(day, batch, still_open.get(day, frozenset()), own)
+        if encoded.slate_blocks is None and day in scored:
+            state.slate_blocks(batch, day, encoded, own / SLATES)
+        save_arrays({f.name: getattr(encoded, f.name) for f in fields(Encoded) if f.name not in BLOCKS}, own)
         state.advance(batch, day_start(day + timedelta(days=1), config.timezone))
         sizes[str(day)] = state.table_sizes()
         on_day(day)
     (folder / "days.json").write_text(json.dumps({"objectives": list(config.objective_names), "sizes": sizes}))
 
-
-def _save(encoded: Encoded, folder: Path) -> None:
-    arrays = {f.name: getattr(encoded, f.name) for f in fields(Encoded) if f.name not in BLOCKS}
-    save_arrays(arrays, folder)
-    save_blocks(encoded.blocks, folder)

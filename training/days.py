@@ -31,8 +31,6 @@ from training.score import score_day
 log = structlog.get_logger()
 
 COSINE_ROWS = 4096
-AHEAD_ROWS = 1_000_000
-"""Up to so many rows of a day, the next one is prepared beside it: two larger ones at once would take over 4 GiB."""
 
 
 def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tuple[Learner, list[Scored]]:
@@ -46,9 +44,10 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
     """
     folder = run_folder(home, config, plan)
     learner, done = _resume(config, folder, plan) or _begin(config, home, plan)
-    left = plan.days[len(done) :]
+    left, ready = plan.days[len(done) :], folder / "encoded"
+    shutil.rmtree(ready, ignore_errors=True)
     with RunProgress(console, config, plan, done) as progress, ThreadPoolExecutor(1) as aside:
-        coming = [aside.submit(_prepare, learner, home, plan, day) for day in left[:1]]
+        coming = [aside.submit(_prepare, learner, home, plan, day, ready) for day in left[:1]]
         for day, later in zip_longest(left, left[1:]):
             batch, encoded = coming.pop().result()
             still_open = plan.open_labels.get(day, frozenset())
@@ -64,8 +63,7 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             give_back()
             if later is not None:
                 learner.reach(later, batch)
-                if len(batch) <= AHEAD_ROWS:
-                    coming.append(aside.submit(_prepare, learner, home, plan, later))
+                coming.append(aside.submit(_prepare, learner, home, plan, later, ready))
             losses = learner.train(day, encoded, progress.day(day, len(encoded) * config.training.passes))
             learner.wait_for(day, batch, encoded, still_open)
             learner.follow(batch, encoded)
@@ -73,15 +71,15 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             _checkpoint(folder, learner, done)
             log.info("day_trained", day=str(day), rows=len(encoded), losses=losses.tolist())
             del batch, encoded
-            if later is not None and not coming:
-                coming.append(aside.submit(_prepare, learner, home, plan, later))
+            shutil.rmtree(ready / str(day))  # where rows are kept for longer, they stay mapped
     return learner, [Scored.load(path) for path in sorted((folder / "scored").glob("*.npz"))]
 
 
-def _prepare(learner: Learner, home: Home, plan: Plan, day: date) -> tuple[Batch, Encoded]:
-    """A day's rows, as they are and encoded. The learner, whose features have reached the day, stays as it is."""
+def _prepare(learner: Learner, home: Home, plan: Plan, day: date, ready: Path) -> tuple[Batch, Encoded]:
+    """A day's rows, as they are and encoded in ``ready``. The learner, whose features have reached the day, stays as it
+    is."""
     batch = read_day(home, learner.config, day)
-    encoded = learner.encode(day, batch, plan.open_labels.get(day, frozenset()))
+    encoded = learner.encode(day, batch, plan.open_labels.get(day, frozenset()), ready / str(day))
     give_back()
     return batch, encoded
 

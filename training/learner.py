@@ -122,15 +122,20 @@ class Learner:
         self.scored = newest([*self.scored, rows], self.config.calibration.days, [*waiting, day])
         self._calibration = None
 
-    def encode(self, day: date, batch: Batch, open_labels: frozenset[str] = frozenset()) -> Encoded:
+    def encode(
+        self, day: date, batch: Batch, open_labels: frozenset[str] = frozenset(), folder: Path | None = None
+    ) -> Encoded:
         """Encode a day's rows, the targets of open labels masked; where order is trained on, as of their slates too.
+
+        With a ``folder`` the features are files there, mapped into memory.
 
         Where days are missing before it (nobody was served, or they are in quarantine), the boundary is first brought to
         its start: the videos' counts are as of a day's start, also of what became known on the missing days.
         """
         self.reach(day, batch)
-        encoded = self.state.encode(batch, day)
-        slates = self.state.slate_blocks(batch, day, encoded) if self.config.training.ordering.weight else None
+        encoded, slates = self.state.encode(batch, day, folder=folder), None
+        if self.config.training.ordering.weight:
+            slates = self.state.slate_blocks(batch, day, encoded, folder and folder / SLATES)
         return replace(encoded, targets=mask(encoded.targets, self.config, open_labels), slate_blocks=slates)
 
     def reach(self, day: date, batch: Batch) -> None:

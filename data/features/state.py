@@ -24,12 +24,15 @@ from data.features.slates import feature_times, slate_times, slates
 from data.features.sorting import distinct, stable_order
 from data.features.spec import Knowledge, encode_sides, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
-from data.features.storage import load_array, load_batch, save_arrays, save_batch
+from data.features.storage import load_array, load_batch, save_arrays, save_batch, write_blocks
 from data.features.tables import EntityTable, Tables
 from data.features.targets import TargetStats
 from data.features.view import View
 from data.objectives import positive_label, targets
 from data.vocabulary import Numbering, Vocabulary
+
+PART_ROWS = 262_144
+"""Rows encoded at once, where they are written to files: what a part takes is small beside a large day's past."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,13 @@ class FeatureState:
         """Embedding rows admitted now, per table (UNSEEN and NULL included)."""
         return table_sizes(self.knowledge)
 
-    def encode(self, batch: Batch, day: date, time: Ints | None = None) -> Encoded:
+    def encode(self, batch: Batch, day: date, time: Ints | None = None, folder: Path | None = None) -> Encoded:
         """Encode the rows of a day, in the log's order.
 
         Args:
             time: feature times [n], ms; default :func:`data.features.slates.feature_times`.
+            folder: write the features there, part by part, and map them into memory: of a large day they, and what it
+                takes to compute them all at once, are most of the memory that training takes.
 
         Raises:
             LogError: a feature time lies before the boundary, whose past is no longer known one by one.
@@ -145,8 +150,14 @@ class FeatureState:
         past = self._past(recent, past_batch(batch, self.config), numberings, int(cutoff.min(initial=self.boundary)))
         video = queries.number("video_id")
         vocabularies = self.knowledge.vocabularies
+
+        def features(start: int, end: int) -> dict[Side, Block]:
+            return encode_sides(self.knowledge, queries.between(start, end), cutoff[start:end], past, SIDES)
+
+        rows = len(queries)
+        parts = (features(start, start + PART_ROWS) for start in range(0, max(rows, 1), PART_ROWS))
         return Encoded(
-            encode_sides(self.knowledge, queries, cutoff, past, SIDES),
+            features(0, rows) if folder is None else write_blocks(parts, rows, folder),
             targets(batch, self.config, queries.column),
             queries.user,
             video,
@@ -156,14 +167,17 @@ class FeatureState:
             video >= vocabularies["video_id"].admitted,
         )
 
-    def slate_blocks(self, batch: Batch, day: date, encoded: Encoded) -> Mapping[Side, Block] | None:
+    def slate_blocks(
+        self, batch: Batch, day: date, encoded: Encoded, folder: Path | None = None
+    ) -> Mapping[Side, Block] | None:
         """A day's rows with features as of their slate's first row, as a request has them; None where that changes nothing.
 
         Args:
             encoded: the same rows, at their own feature times.
+            folder: as in :meth:`encode`.
         """
         times = slate_times(batch, encoded.slate)
-        return None if np.array_equal(times, encoded.time) else self.encode(batch, day, times).blocks
+        return None if np.array_equal(times, encoded.time) else self.encode(batch, day, times, folder).blocks
 
     def advance(self, batch: Batch, until: int, admit: bool = True) -> None:
         """Take a day in: ``until`` (the start of the next day, ms) becomes the boundary; new ids are admitted.

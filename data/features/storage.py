@@ -1,7 +1,8 @@
 """Batches and named arrays on disk: .npy files (memory-mapped on load) and .json for texts. No pickle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,28 @@ def load_array(path: Path) -> NDArray[Any]:
 def save_blocks(blocks: Mapping[Side, Block], folder: Path) -> None:
     """Encoded rows, two arrays a side."""
     save_arrays({f"{side}.{part}": getattr(block, part) for side, block in blocks.items() for part in PARTS}, folder)
+
+
+def write_blocks(parts: Iterable[Mapping[Side, Block]], rows: int, folder: Path) -> dict[Side, Block]:
+    """Write encoded rows part by part, as :func:`save_blocks` would have them whole; returns them memory-mapped.
+
+    Args:
+        parts: one at least, of ``rows`` rows together; each is let go of before the next is asked for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        files: dict[str, Any] = {}
+        for blocks in parts:
+            for side, block in blocks.items():
+                for part in PARTS:
+                    array, name = getattr(block, part), f"{side}.{part}"
+                    if name not in files:
+                        files[name] = stack.enter_context((folder / f"{name}.npy").open("wb"))
+                        whole = {"shape": (rows, array.shape[1]), "fortran_order": False}
+                        np.lib.format.write_array_header_1_0(files[name], {**whole, "descr": array.dtype.str})
+                    array.tofile(files[name])
+            del blocks, block, array
+    return load_blocks(folder)
 
 
 def load_blocks(folder: Path) -> dict[Side, Block]:

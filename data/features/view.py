@@ -35,6 +35,10 @@ class View:
     def __len__(self) -> int:
         return len(self.time)
 
+    def between(self, start: int, end: int) -> "View":
+        """The rows [start, end)."""
+        return View(self.batch.between(start, end), self.time[start:end], self.tables, self.numberings)
+
     @cached_property
     def user(self) -> Ints:
         """The user's number [n]."""
