@@ -20,6 +20,7 @@ class TrainingConfig(Frozen):
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float | None = Field(None, gt=0)  # of the dense part, by global norm
     average: float | None = Field(None, gt=0, lt=1)  # decay of the exponential average of the weights, if any
+    average_ramp: float = Field(10.0, gt=1)  # at first it is over the last 1 / (average_ramp - 1) of the steps so far
     deterministic: bool = True
     bfloat16: bool = False  # matrix products in bfloat16, weights and sums in float32 (docs/performance.md)
     balancing: Balancing = Fixed()

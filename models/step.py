@@ -65,7 +65,7 @@ class Trainer:
         self.optimizers = Optimizers(self.network, self.training)
         decay = self.training.average
         named = {**self.network.weights, **{f"table/{name}": table for name, table in self.optimizers.small.items()}}
-        self.average = Average(named, decay) if decay is not None else None
+        self.average = Average(named, decay, self.training.average_ramp) if decay is not None else None
         self.graph = Graph(self.network, self.training, self.optimizers, self.balancing, self.average, self.steps)
         self._compiled = Compiled(self.graph)
 

@@ -1,8 +1,6 @@
-"""Memory across swaps: long-lived objects kept out of the garbage collector's walks, freed memory given back."""
+"""Memory across swaps: long-lived objects kept out of the garbage collector's walks."""
 
-import ctypes
 import gc
-from contextlib import suppress
 
 
 def settle() -> None:
@@ -14,9 +12,3 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def give_back() -> None:
-    """Return freed memory to the system; the C library keeps it otherwise, and swaps would seem to leak."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

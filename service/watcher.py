@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from data.errors import WatchNextError
+from data.memory import give_back
 from models.registry import Champion
 from models.rollouts import Kind, Rollout, Rollouts
 from service.aside import Aside
 from service.canary import Canary
 from service.loading import served_name, warm
-from service.memory import give_back, settle
+from service.memory import settle
 from service.rehearsal import rehearse, score_again
 from service.serving import Serving
 from service.shadow import Shadow

@@ -111,3 +111,13 @@ def test_the_average_by_hand() -> None:
     average.swap()
     assert live.numpy() == pytest.approx([10.85])
     assert average.values["w"].numpy() == pytest.approx([11.0])
+
+
+def test_a_lower_ramp_averages_over_more_steps() -> None:
+    """(1 + t) / (2 + t), with w = t + 1 after step t: the plain mean of the start and all of them."""
+    live = tf.Variable([0.0])
+    average = Average({"w": live}, 0.99, ramp=2.0)
+    for t in range(6):
+        live.assign([t + 1.0])
+        average.update(tf.constant(t))
+    assert average.values["w"].numpy() == pytest.approx([sum(range(7)) / 7])

@@ -166,4 +166,3 @@ def _encode(
         sizes[str(day)] = state.table_sizes()
         on_day(day)
     (folder / "days.json").write_text(json.dumps({"objectives": list(config.objective_names), "sizes": sizes}))
-

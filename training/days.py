@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import structlog
 from numpy.typing import NDArray
 from rich.console import Console
@@ -20,10 +21,10 @@ from data.features.state import Encoded
 from data.features.tables import EntityTable, Tables
 from data.home import Home
 from data.log import read_day, read_table
+from data.memory import give_back
 from models.step import Trainer
 from training.figures import Scored
 from training.learner import Learner, write_whole
-from training.memory import give_back
 from training.plan import Plan
 from training.progress import RunProgress
 from training.score import score_day
@@ -80,6 +81,7 @@ def _prepare(learner: Learner, home: Home, plan: Plan, day: date, ready: Path) -
     is."""
     batch = read_day(home, learner.config, day)
     encoded = learner.encode(day, batch, plan.open_labels.get(day, frozenset()), ready / str(day))
+    pa.default_memory_pool().release_unused()
     give_back()
     return batch, encoded
 
