@@ -32,6 +32,8 @@ from training.score import score_day
 log = structlog.get_logger()
 
 COSINE_ROWS = 4096
+AHEAD_ROWS = 1_000_000
+"""Up to so many rows of a day, the next one is prepared beside it: two larger ones at once took over 4 GiB."""
 
 
 def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tuple[Learner, list[Scored]]:
@@ -64,7 +66,8 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             give_back()
             if later is not None:
                 learner.reach(later, batch)
-                coming.append(aside.submit(_prepare, learner, home, plan, later, ready))
+                if len(batch) <= AHEAD_ROWS:
+                    coming.append(aside.submit(_prepare, learner, home, plan, later, ready))
             losses = learner.train(day, encoded, progress.day(day, len(encoded) * config.training.passes))
             learner.wait_for(day, batch, encoded, still_open)
             learner.follow(batch, encoded)
@@ -73,6 +76,8 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             log.info("day_trained", day=str(day), rows=len(encoded), losses=losses.tolist())
             del batch, encoded
             shutil.rmtree(ready / str(day))  # where rows are kept for longer, they stay mapped
+            if later is not None and not coming:
+                coming.append(aside.submit(_prepare, learner, home, plan, later, ready))
     return learner, [Scored.load(path) for path in sorted((folder / "scored").glob("*.npz"))]
 
 

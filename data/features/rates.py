@@ -90,15 +90,19 @@ def take_in(feature: RateFeature, totals: Totals, past: Past, until: int) -> Tot
     """Totals at the boundary ``until``: with the entries that began to count since the boundary before. Totals that are
     further on stay as they are."""
     until = max(until, totals.boundary)
+    began = [past.counts(label) for label in feature.labels]
+    new = np.stack(
+        [
+            past.known(label) & (when >= totals.boundary) & (when < until)
+            for label, when in zip(feature.labels, began, strict=True)
+        ],
+        axis=1,
+    )
     rows, keys = past.view.keys(feature.keys)
-    counts, sums = (np.zeros((len(rows), len(feature.labels)), np.int64) for _ in range(2))
-    for i, label in enumerate(feature.labels):
-        from_when = past.counts(label)
-        new = past.known(label) & (from_when >= totals.boundary) & (from_when < until)
-        counts[:, i] = new[rows]
-        sums[:, i] = np.where(new, past.micro(label), 0)[rows]
-    used = counts.any(axis=1)
-    return totals.add(keys[used], counts[used], sums[used], until)
+    used = new.any(axis=1)[rows]  # few of the recent past: of the others nothing is made
+    rows, keys = rows[used], keys[used]
+    sums = np.stack([np.where(new[:, i], past.micro(label), 0)[rows] for i, label in enumerate(feature.labels)], axis=1)
+    return totals.add(keys, new[rows].astype(np.int64), sums, until)
 
 
 def rate_columns(
