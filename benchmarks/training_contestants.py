@@ -101,9 +101,10 @@ def kuairand() -> Fit:
 
     config = load_config(ROOT / "training" / "presets" / "kuairand.toml")
     layout, k = build_layout(config), len(config.objectives)
+    training = config.training.model_copy(update={"batch_size": 256})
     large = {"video_id": 5756, "author_id": 5176, "music_id": 5490, "onehot_feat3": 1368}
     sizes = {table: large.get(table, 50) for table in layout.tables}
-    trainer = Trainer(Network(config, layout, sizes, [TargetStats(0.3, 0.5, 1)] * k), config.training)
+    trainer = Trainer(Network(config, layout, sizes, [TargetStats(0.3, 0.5, 1)] * k), training)
     rows, random = 14_592, np.random.default_rng(1)
     blocks = {}
     for side in SIDES:

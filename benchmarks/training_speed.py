@@ -13,7 +13,7 @@ others' ``fit``. A first, untimed turn builds and compiles. Medians over the rou
 ``limit`` is a plain matrix product of the first layers' size in fp32: at its rate the network's products forward and
 backward (models/cost.py, times three) would take all the time. ``ours_bfloat16`` is ours with
 ``training.bfloat16``; ``bf16`` is the same product in bfloat16 with its casts.
-``kuairand`` is the network of the KuaiRand preset, in its batches of 256.
+``kuairand`` is the network of the KuaiRand preset, in batches of 256 (its own are of 64).
 
 The rivals' environments are made by ``python benchmarks/rivals.py``. Prints a table and writes
 ``$WATCHNEXT_HOME/benchmarks/training_speed.json``.

@@ -90,16 +90,12 @@ def take_in(feature: RateFeature, totals: Totals, past: Past, until: int) -> Tot
     """Totals at the boundary ``until``: with the entries that began to count since the boundary before. Totals that are
     further on stay as they are."""
     until = max(until, totals.boundary)
-    began = [past.counts(label) for label in feature.labels]
-    new = np.stack(
-        [
-            past.known(label) & (when >= totals.boundary) & (when < until)
-            for label, when in zip(feature.labels, began, strict=True)
-        ],
-        axis=1,
-    )
+    new = np.zeros((len(past), len(feature.labels)), bool)
+    for i, label in enumerate(feature.labels):
+        from_when = past.counts(label)
+        new[:, i] = past.known(label) & (from_when >= totals.boundary) & (from_when < until)
     rows, keys = past.view.keys(feature.keys)
-    used = new.any(axis=1)[rows]  # few of the recent past: of the others nothing is made
+    used = np.asarray(new.any(axis=1))[rows]  # few of the recent past: of the others nothing is made
     rows, keys = rows[used], keys[used]
     sums = np.stack([np.where(new[:, i], past.micro(label), 0)[rows] for i, label in enumerate(feature.labels)], axis=1)
     return totals.add(keys, new[rows].astype(np.int64), sums, until)
