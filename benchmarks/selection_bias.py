@@ -16,7 +16,7 @@ the others are compared with. A cell (data, seed, method) that is done is not do
   good. Intervals are over seeds, the rows being the same.
 
 Encoded days are kept under $WATCHNEXT_HOME/benchmarks/encoded (0.7 GB a world), cells under .../selection_bias; ``report``
-writes selection_bias.json and .svg there from the cells that are done.
+writes selection_bias.json and selection_bias_<data>.svg there from the cells that are done.
 """
 
 import argparse
@@ -134,24 +134,30 @@ def judge_kuairand(trainer: Trainer, encoded: EncodedDays) -> dict[str, float]:
 
 
 def report(folder: Path, console: Console) -> None:
-    """The table, selection_bias.json and selection_bias.svg of the cells that are done."""
+    """The tables, selection_bias.json and a picture of each data of the cells that are done."""
     cells = [json.loads(path.read_text()) for path in sorted((folder / "selection_bias").glob("*.json"))]
-    results, rows = {}, []
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {}
     for data in dict.fromkeys(cell["data"] for cell in cells):
         of = {(c["method"], c["seed"]): c["figures"] for c in cells if c["data"] == data}
         results[data] = {metric: compare(of, metric) for metric in next(iter(of.values()))}
         console.print(table(data, results[data]), soft_wrap=True, markup=False)
-        for metric, methods in results[data].items():
-            rows.append(ForestRow(f"{data}: {metric}", heading=True))
-            rows += [ForestRow(m, f["difference"], f["interval"]) for m, f in methods.items() if f["interval"]]
+        (folder / f"selection_bias_{data}.svg").write_text(picture(data, results[data]))
     content = {"cores": os.cpu_count(), "baseline": BASELINE, "results": results, "cells": cells}
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "selection_bias.json").write_text(json.dumps(content, indent=1))
-    figure = forest("Differences to the shallow tower, paired by seed, with 95% intervals", rows, 0.0, longest=24)
-    if figure is not None:
-        head, end, rest = str(figure).partition(">")
-        drawing = head if "xmlns=" in head else head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-        (folder / "selection_bias.svg").write_text(drawing + end + STYLE + rest + "\n")
+
+
+def picture(data: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Each method's differences to the baseline, metric by metric."""
+    rows: list[ForestRow] = []
+    for metric, methods in results.items():
+        rows.append(ForestRow(metric, heading=True))
+        found = [(m, f["difference"], f["interval"]) for m, f in methods.items() if m != BASELINE]
+        rows += [ForestRow(method, value, interval, f"{value:+.4f}") for method, value, interval in found]
+    title = f"{data}: differences to the shallow tower, paired by seed, with 95% intervals"
+    head, end, rest = str(forest(title, rows, 0.0) or "<svg>").partition(">")
+    drawing = head if "xmlns=" in head else head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return drawing + end + STYLE + rest + "\n"
 
 
 def compare(figures: Mapping[tuple[str, int], Mapping[str, float]], metric: str) -> dict[str, dict[str, Any]]:

@@ -62,7 +62,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 CONSTANTS = ("mean", "median")
 UNFIT = {"simulator": ("weighted_logistic_paper",)}  # all that was clicked was watched: its odds have no limit
-BASELINE = {"kuairand": "value_log", "kuairand_reported": "value_log", "simulator": "value_seconds"}
+BASELINE = {"kuairand": "value_log", "kuairand_reported": "value_log", "simulator": "value_log"}
 DAYS = {
     "kuairand": (date(2022, 4, 25), date(2022, 4, 30), date(2022, 5, 2)),
     "kuairand_reported": (date(2022, 4, 25), date(2022, 5, 3), date(2022, 5, 5)),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from data.config import Side
@@ -103,7 +104,7 @@ class Graph:
         losses, counts = self.network.heads.losses(outputs.raw, targets, blocks)
         if shown is not None:
             raw = outputs.raw if shown.blocks is None else self.network.forward(shown.blocks, noise).raw
-            losses += self.training.ordering.weight * self._ordering(raw, targets, shown)
+            losses += self._ordering(raw, targets, shown)
         labelled = tf.reduce_any(~tf.math.is_nan(targets), axis=1)
         penalty = outputs.penalty + self.network.embedding_penalty(outputs.x, tf.cast(labelled, tf.float32))
         prior = tf.constant([objective.loss_weight for objective in self.network.config.objectives])
@@ -112,11 +113,13 @@ class Graph:
         return Losses(losses, counts, prior), penalty
 
     def _ordering(self, raw: tf.Tensor, targets: tf.Tensor, shown: Shown) -> tf.Tensor:
-        """The binary objectives' losses of the order within slates [K], 0 for the others."""
-        binary = tf.constant([objective.kind == "binary" for objective in self.network.config.objectives])
+        """The binary objectives' weighted losses of the order within slates [K], 0 for the others."""
+        objectives = self.network.config.objectives
+        weights = self.training.ordering.weight * np.array([o.ordering_weight * (o.kind == "binary") for o in objectives])
         first = tf.constant(self.network.heads.first)
-        known = tf.where(binary, targets, float("nan"))
-        return ordering_losses(tf.gather(raw, first, axis=1), known, shown.slate, self.training.ordering.neighbours)
+        known = tf.where(weights > 0, targets, float("nan"))
+        losses = ordering_losses(tf.gather(raw, first, axis=1), known, shown.slate, self.training.ordering.neighbours)
+        return losses * tf.constant(weights, tf.float32)
 
     def _balanced(
         self,

@@ -3,7 +3,18 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from network_samples import EVERYTHING, MODEL, TRUNK, random_blocks, random_targets, small_config, small_trainer
+from network_samples import (
+    CLICK,
+    EVERYTHING,
+    LIKE,
+    MODEL,
+    TRUNK,
+    WATCH,
+    random_blocks,
+    random_targets,
+    small_config,
+    small_trainer,
+)
 
 from data.errors import ConfigError
 from data.features.layout import Block
@@ -74,11 +85,12 @@ def test_rows_of_a_slate_come_together_in_a_new_order():
     assert len(slate_order(rows[:0], slate, np.random.default_rng(3))) == 0
 
 
-def trained(weight, slates, steps=3):
+def trained(weight, slates, steps=3, own_weights=None):
     """The weights of a small network without dropout after some passes over 40 rows, with ``slates`` of them."""
     features = [{**feature, "dropout": 0.0} if feature["kind"] == "category" else feature for feature in EVERYTHING]
     model = {**MODEL, "trunk": {**TRUNK, "expert_dropout": 0.0}, "bias_dropout": 0.0}
-    trainer = small_trainer(small_config(features, model=model, training={"ordering": {"weight": weight}}))
+    objectives = [{**o, "ordering_weight": (own_weights or {}).get(o["name"], 1.0)} for o in (CLICK, LIKE, WATCH)]
+    trainer = small_trainer(small_config(features, objectives, model, {"ordering": {"weight": weight}}))
     blocks, targets = random_blocks(trainer.network.layout, 40), random_targets(trainer.network.config, 40)
     for _ in range(steps):
         trainer.train_epoch(blocks, targets, np.arange(40), 1, slates=slates)
@@ -95,6 +107,15 @@ def test_the_order_is_trained_on_where_it_is_configured_and_as_of_the_slates():
     np.testing.assert_allclose(trained(1.0, Slates(number, blocks)), ordered, atol=1e-6)
     later = {side: Block(block.ints, block.floats + 1) for side, block in blocks.items()}
     assert np.abs(trained(1.0, Slates(number, later)) - ordered).max() > 1e-4
+
+
+def test_an_objective_may_leave_its_order_out():
+    slates = Slates(np.repeat(np.arange(10), 4))
+    binary = ["click", "like"]
+    np.testing.assert_array_equal(trained(1.0, slates, own_weights=dict.fromkeys(binary, 0.0)), trained(0.0, slates))
+    half = trained(1.0, slates, own_weights={binary[0]: 0.0})
+    assert all(np.abs(half - trained(weight, slates)).max() > 1e-4 for weight in (0.0, 1.0))
+    np.testing.assert_array_equal(trained(0.5, slates, own_weights=dict.fromkeys(binary, 2.0)), trained(1.0, slates))
 
 
 def test_a_batch_of_tasks_has_no_whole_slates():

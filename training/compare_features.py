@@ -33,7 +33,7 @@ from training.waiting import open_labels
 FORMAT = 1
 OF_NETWORK = ("dim", "dropout", "l2")
 """Keys of a feature that the network alone reads."""
-OF_LOSS = ("loss", "loss_weight")
+OF_LOSS = ("loss", "loss_weight", "ordering_weight")
 """Keys of an objective that training alone reads."""
 
 BLOCKS = ("blocks", "slate_blocks")
