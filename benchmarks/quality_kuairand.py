@@ -8,7 +8,8 @@
 
 Searching and the table without --report train on 25 to 29 April and judge, frozen, on 30 April to 2 May; --report trains
 on 25 April to 2 May and judges on 3 to 5 May. Ours is the preset with each seed, to the bit as `watchnext train` and
-`evaluate` have it. LightGBM has one model per objective; the MMoEs of DeepCTR-Torch and torch-rechub have one network
+`evaluate` have it. LightGBM has one model per objective, searched, and as one would begin: stopped early on the last
+training day; the MMoEs of DeepCTR-Torch and torch-rechub have one network
 for all, in an environment of their own. What they see of the features, and how they were searched: docs/peers.md.
 
 GAUC's scores, of all, are with features as of the slate's first row. Intervals resample users and seeds together.
@@ -34,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.quality_peers.networks import networks
 from benchmarks.quality_peers.ours import our_scores
 from benchmarks.quality_peers.table import OURS, Scores, against, outcome, show
-from benchmarks.quality_peers.trees import Trees
+from benchmarks.quality_peers.trees import StoppedTrees, Trees
 from benchmarks.quality_peers.trials import Figures, Settings, Space, Trial, read, search, value
 from benchmarks.quality_peers.window import Window, build
 from data.config import load_config
@@ -71,13 +72,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--tune", action="store_true", help="search the peers' settings; nothing of ours is run")
     parser.add_argument("--trials", type=int, default=30, help="of each peer")
-    parser.add_argument("--peers", nargs="+", default=["lightgbm", "deepctr_torch", "torch_rechub"])
+    parser.add_argument("--peers", nargs="+", default=["lightgbm", "lightgbm_stopped", "deepctr_torch", "torch_rechub"])
     parser.add_argument("--report", action="store_true", help="judge on 3 to 5 May")
     parser.add_argument("--settings", type=Path, help="the peers' tuned settings")
     options = parser.parse_args()
     if options.tune and options.report:
         parser.error("--tune looks at days up to 2 May only: not with --report")
-    peers: list[Peer] = [p for p in (Trees(options.threads), *networks(options.threads)) if p.name in options.peers]
+    trees = (Trees(options.threads), StoppedTrees(options.threads))
+    peers: list[Peer] = [p for p in (*trees, *networks(options.threads)) if p.name in options.peers]
     home, console = Home.from_environment(), Console()
     root = home.benchmarks / "quality_peers"
     first, last, end = REPORTED if options.report else TUNING
@@ -85,14 +87,14 @@ def main() -> None:
     config = load_config(options.config)
     window = build(config, home, root, train, judge, OBJECTIVES)
     if options.tune:
-        tune(window, peers, options.trials, root, console)
+        tune(window, [peer for peer in peers if peer.space], options.trials, root, console)
         return
     kept = root / "chosen.json"
     chosen = json.loads((options.settings or (kept if kept.is_file() else SETTINGS)).read_text())
     seconds, outcomes = {}, {}
     for peer in peers:
         began = time.perf_counter()
-        scores = peer.scores(window, chosen[peer.name]["settings"], options.seeds)
+        scores = peer.scores(window, chosen[peer.name]["settings"] if peer.space else {}, options.seeds)
         outcomes[peer.name] = [outcome(window, own, RESAMPLES) for own in scores]
         seconds[peer.name] = time.perf_counter() - began
         console.print(f"{peer.title}: {seconds[peer.name]:.0f} s for {len(options.seeds)} seeds")
@@ -111,7 +113,7 @@ def main() -> None:
         "rows": len(window.judged.user),
         "positives": {n: int((window.judged.targets[:, k] > 0).sum()) for k, n in enumerate(OBJECTIVES)},
         "seconds": seconds,
-        "settings": {p.name: chosen[p.name] for p in peers},
+        "settings": {p.name: chosen[p.name] for p in peers if p.space},
         **figures,
     }
     name = "quality_kuairand.json" if options.report else "quality_kuairand_tuning.json"

@@ -92,6 +92,33 @@ class Trees:
         return {**own, **FIXED, "seed": seed, "num_threads": self.threads}
 
 
+class StoppedTrees(Trees):
+    """The settings that a search starts from, stopped early on the last of the training days, as one would begin: not
+    searched."""
+
+    name = "lightgbm_stopped"
+    title = "LightGBM, not searched"
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self.space = {}
+
+    def scores(self, window: Window, chosen: Mapping[str, Settings], seeds: Sequence[int]) -> list[Scores]:
+        return super().scores(window, dict.fromkeys(window.objectives, FIRST), seeds)
+
+    def _scores(self, window: Window, name: str, chosen: Settings, seeds: Sequence[int]) -> list[Scores]:
+        values, categories = matrix(window, "train", chosen["ids"])
+        day, target = window.arrays("train")["day"], labels(window, name)
+        last = day == day.max()
+        options = {"categorical_feature": categories, "free_raw_data": False, "params": FIXED}
+        data = lgb.Dataset(values[~last], target[~last], **options)
+        valid = data.create_valid(values[last], target[last])
+        rows, slates = (matrix(window, part, chosen["ids"])[0] for part in ("rows", "slates"))
+        stop = lgb.early_stopping(PATIENCE, verbose=False)
+        models = (lgb.train(self._settings(chosen, seed), data, TREES, [valid], callbacks=[stop]) for seed in seeds)
+        return [(model.predict(rows), model.predict(slates)) for model in models]
+
+
 def best_trees(model: Any, window: Window, k: int, parts: Sequence[NDArray[Any]]) -> dict[str, float]:
     """AUC and GAUC of an objective with the number of trees, a multiple of STEP, whose sum of both is the largest."""
     scores = [np.zeros(len(part)) for part in parts]
