@@ -24,7 +24,7 @@ from data.log import read_day, read_table
 from data.memory import give_back
 from models.step import Trainer
 from training.figures import Scored
-from training.learner import Learner, write_whole
+from training.learner import Learner, mapped_anew, write_whole
 from training.plan import Plan
 from training.progress import RunProgress
 from training.score import score_day
@@ -62,6 +62,7 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
                 learner.keep_scored(day, scored.raw, encoded.targets)
                 scored.save(folder / "scored" / f"{day}.npz")
                 progress.scored(scored)
+            encoded = mapped_anew(encoded, ready / str(day))
             learner.advance(day, batch)
             _give_back()
             if later is not None:

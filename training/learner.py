@@ -199,6 +199,12 @@ class Learner:
         self.indexes.add_day(batch)
 
 
+def mapped_anew(encoded: Encoded, folder: Path) -> Encoded:
+    """The same rows, encoded in ``folder``, without the pages that were read so far: they count as resident memory."""
+    slates = encoded.slate_blocks and load_blocks(folder / SLATES)
+    return replace(encoded, blocks=load_blocks(folder), slate_blocks=slates)
+
+
 def new_trainer(state: FeatureState, later: Mapping[str, int] | None = None) -> Trainer:
     """A trainer of a new network, sized for the ids admitted now; with room for those of ``later``, if they are known."""
     network = Network(state.config, state.layout, state.table_sizes(), state.target_stats)
