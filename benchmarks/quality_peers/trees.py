@@ -93,8 +93,8 @@ class Trees:
 
 
 class StoppedTrees(Trees):
-    """The settings that a search starts from, stopped early on the last of the training days, as one would begin: not
-    searched."""
+    """The settings that a search starts from with every column there is, ids too, stopped early on the last of the training
+    days, as one would begin: not searched."""
 
     name = "lightgbm_stopped"
     title = "LightGBM, not searched"
@@ -104,7 +104,7 @@ class StoppedTrees(Trees):
         self.space = {}
 
     def scores(self, window: Window, chosen: Mapping[str, Settings], seeds: Sequence[int]) -> list[Scores]:
-        return super().scores(window, dict.fromkeys(window.objectives, FIRST), seeds)
+        return super().scores(window, dict.fromkeys(window.objectives, {**FIRST, "ids": True}), seeds)
 
     def _scores(self, window: Window, name: str, chosen: Settings, seeds: Sequence[int]) -> list[Scores]:
         values, categories = matrix(window, "train", chosen["ids"])
