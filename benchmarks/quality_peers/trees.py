@@ -104,7 +104,7 @@ class StoppedTrees(Trees):
         self.space = {}
 
     def scores(self, window: Window, chosen: Mapping[str, Settings], seeds: Sequence[int]) -> list[Scores]:
-        return super().scores(window, dict.fromkeys(window.objectives, {**FIRST, "ids": True}), seeds)
+        return super().scores(window, {name: {**FIRST, "ids": True} for name in window.objectives}, seeds)
 
     def _scores(self, window: Window, name: str, chosen: Settings, seeds: Sequence[int]) -> list[Scores]:
         values, categories = matrix(window, "train", chosen["ids"])
