@@ -41,9 +41,7 @@ class Objective(Frozen):
     cap: float | None = Field(None, gt=0)  # times the duration: the target is at most that
     cap_seconds: float | None = Field(None, gt=0)  # the same in the label's unit
     loss_weight: float = Field(1.0, ge=0)
-    ordering_weight: float = Field(
-        1.0, ge=0
-    )  # of a binary objective: times training.ordering.weight; 0: its order is not learnt
+    ordering_weight: float = Field(1.0, ge=0)  # of a binary objective: times training.ordering.weight
     absent: float | None = None  # the value of an outcome that could be observed and was not
     window: float = Field(86_400.0, gt=0)  # attribution window: seconds from the request in which an event counts
 
