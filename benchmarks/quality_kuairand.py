@@ -9,8 +9,8 @@
 Searching and the table without --report train on 25 to 29 April and judge, frozen, on 30 April to 2 May; --report trains
 on 25 April to 2 May and judges on 3 to 5 May. Ours is the preset with each seed, to the bit as `watchnext train` and
 `evaluate` have it. LightGBM has one model per objective, searched, and as one would begin: stopped early on the last
-training day; the MMoEs of DeepCTR-Torch and torch-rechub have one network
-for all, in an environment of their own. What they see of the features, and how they were searched: docs/peers.md.
+training day; the MMoEs of DeepCTR-Torch and torch-rechub have one network for all, in an environment of their own. What
+they see of the features, and how they were searched: docs/peers.md.
 
 GAUC's scores, of all, are with features as of the slate's first row. Intervals resample users and seeds together.
 Prints tables and writes $WATCHNEXT_HOME/benchmarks/quality_kuairand.json (quality_kuairand_tuning.json without

@@ -142,20 +142,24 @@ def report(folder: Path, console: Console) -> None:
         of = {(c["method"], c["seed"]): c["figures"] for c in cells if c["data"] == data}
         results[data] = {metric: compare(of, metric) for metric in next(iter(of.values()))}
         console.print(table(data, results[data]), soft_wrap=True, markup=False)
-        (folder / f"selection_bias_{data}.svg").write_text(picture(data, results[data]))
+        if (drawing := picture(data, results[data])) is not None:
+            (folder / f"selection_bias_{data}.svg").write_text(drawing)
     content = {"cores": os.cpu_count(), "baseline": BASELINE, "results": results, "cells": cells}
     (folder / "selection_bias.json").write_text(json.dumps(content, indent=1))
 
 
-def picture(data: str, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Each method's differences to the baseline, metric by metric."""
+def picture(data: str, results: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Each method's differences to the baseline, metric by metric; None where there is none yet."""
     rows: list[ForestRow] = []
     for metric, methods in results.items():
         rows.append(ForestRow(metric, heading=True))
         found = [(m, f["difference"], f["interval"]) for m, f in methods.items() if m != BASELINE]
         rows += [ForestRow(method, value, interval, f"{value:+.4f}") for method, value, interval in found]
     title = f"{data}: differences to the shallow tower, paired by seed, with 95% intervals"
-    head, end, rest = str(forest(title, rows, 0.0) or "<svg>").partition(">")
+    figure = forest(title, rows, 0.0)
+    if figure is None:
+        return None
+    head, end, rest = str(figure).partition(">")
     drawing = head if "xmlns=" in head else head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     return drawing + end + STYLE + rest + "\n"
 

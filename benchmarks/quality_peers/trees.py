@@ -1,6 +1,6 @@
 """LightGBM: one model per objective, of every feature that is one column; sequences are left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightgbm as lgb
@@ -81,11 +81,14 @@ class Trees:
         ]
 
     def _scores(self, window: Window, name: str, chosen: Settings, seeds: Sequence[int]) -> list[Scores]:
+        rows, slates = (matrix(window, part, chosen["ids"])[0] for part in ("rows", "slates"))
+        models = self._models(window, name, chosen, seeds)
+        return [(model.predict(rows), model.predict(slates)) for model in models]
+
+    def _models(self, window: Window, name: str, chosen: Settings, seeds: Sequence[int]) -> Iterator[Any]:
         data = dataset(window, chosen["ids"])
         data.set_label(labels(window, name))
-        rows, slates = (matrix(window, part, chosen["ids"])[0] for part in ("rows", "slates"))
-        models = (lgb.train(self._settings(chosen, seed), data, chosen["trees"]) for seed in seeds)
-        return [(model.predict(rows), model.predict(slates)) for model in models]
+        return (lgb.train(self._settings(chosen, seed), data, chosen["trees"]) for seed in seeds)
 
     def _settings(self, settings: Settings, seed: int) -> dict[str, Any]:
         own = {key: value for key, value in settings.items() if key not in ("ids", "trees")}
@@ -106,17 +109,15 @@ class StoppedTrees(Trees):
     def scores(self, window: Window, chosen: Mapping[str, Settings], seeds: Sequence[int]) -> list[Scores]:
         return super().scores(window, {name: {**FIRST, "ids": True} for name in window.objectives}, seeds)
 
-    def _scores(self, window: Window, name: str, chosen: Settings, seeds: Sequence[int]) -> list[Scores]:
+    def _models(self, window: Window, name: str, chosen: Settings, seeds: Sequence[int]) -> Iterator[Any]:
         values, categories = matrix(window, "train", chosen["ids"])
         day, target = window.arrays("train")["day"], labels(window, name)
         last = day == day.max()
         options = {"categorical_feature": categories, "free_raw_data": False, "params": FIXED}
         data = lgb.Dataset(values[~last], target[~last], **options)
         valid = data.create_valid(values[last], target[last])
-        rows, slates = (matrix(window, part, chosen["ids"])[0] for part in ("rows", "slates"))
         stop = lgb.early_stopping(PATIENCE, verbose=False)
-        models = (lgb.train(self._settings(chosen, seed), data, TREES, [valid], callbacks=[stop]) for seed in seeds)
-        return [(model.predict(rows), model.predict(slates)) for model in models]
+        return (lgb.train(self._settings(chosen, seed), data, TREES, [valid], callbacks=[stop]) for seed in seeds)
 
 
 def best_trees(model: Any, window: Window, k: int, parts: Sequence[NDArray[Any]]) -> dict[str, float]:
