@@ -144,6 +144,17 @@ def _between(column: Column, start: int, end: int) -> Column:
     return column.take(np.arange(start, end)) if isinstance(column, StringLists) else column[start:end]
 
 
+def arrays_of(batch: Batch) -> list[NDArray[Any]]:
+    """All arrays that the columns consist of."""
+    found: list[NDArray[Any]] = []
+    for column in batch.columns.values():
+        if isinstance(column, StringLists):
+            found.append(column.offsets)
+            column = column.flat
+        found.append(column.codes if isinstance(column, Strings) else column)
+    return found
+
+
 def concatenate(first: Batch, second: Batch) -> Batch:
     """The rows of both; the columns must be the same."""
     if not len(first):
@@ -153,6 +164,8 @@ def concatenate(first: Batch, second: Batch) -> Batch:
 
 def _concatenate(first: Column, second: Column) -> Column:
     if isinstance(first, Strings) and isinstance(second, Strings):
+        if first.values is second.values:
+            return Strings(np.concatenate([first.codes, second.codes]), first.values)
         first, second = first.compact(), second.compact()
         index = {value: code for code, value in enumerate(first.values)}
         codes = second.map(lambda value: index.setdefault(value, len(index)), -1)

@@ -46,9 +46,11 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
     after its last checkpoint and ends with the same bits.
     """
     folder = run_folder(home, config, plan)
-    learner, done = _resume(config, folder, plan) or _begin(config, home, plan)
-    left, ready = plan.days[len(done) :], folder / "encoded"
-    shutil.rmtree(ready, ignore_errors=True)
+    ready, shelf = folder / "encoded", folder / "shelf"
+    for rest in (ready, shelf):  # of an interrupted run; its checkpoint has links of its own
+        shutil.rmtree(rest, ignore_errors=True)
+    learner, done = _resume(config, folder, plan, shelf) or _begin(config, home, plan, shelf)
+    left = plan.days[len(done) :]
     with RunProgress(console, config, plan, done) as progress, ThreadPoolExecutor(1) as aside:
         coming = [aside.submit(_prepare, learner, home, plan, day, ready) for day in left[:1]]
         for day, later in zip_longest(left, left[1:]):
@@ -115,18 +117,22 @@ def read_tables(home: Home, config: Config) -> Tables:
     return {w: EntityTable(w.removesuffix("s") + "_id", batch) for w, batch in tables.items() if batch is not None}
 
 
-def _begin(config: Config, home: Home, plan: Plan) -> tuple[Learner, list[date]]:
-    """The learner before the first day: of the bundle to start from, or fitted on the fit days."""
+def _begin(config: Config, home: Home, plan: Plan, shelf: Path) -> tuple[Learner, list[date]]:
+    """The learner before the first day: of the bundle to start from, or fitted on the fit days. What grows too large for
+    memory lies on the ``shelf``."""
     tables = read_tables(home, config)
     if plan.start is not None:
         learner = Learner.from_bundle(plan.start, config, tables)
+        learner.state.shelf = shelf
         for day, labels in plan.closing:
             learner.close(day, read_day(home, config, day), labels)
         for day in plan.skipped:
             learner.take_in(day, read_day(home, config, day))
         return learner, []
     fit_days = plan.days[: config.training.fit_days]
-    return Learner.fresh(config, tables, [(day, read_day(home, config, day)) for day in fit_days]), []
+    learner = Learner.fresh(config, tables, [(day, read_day(home, config, day)) for day in fit_days])
+    learner.state.shelf = shelf
+    return learner, []
 
 
 def _is_scored(config: Config, plan: Plan, day: date) -> bool:
@@ -143,10 +149,12 @@ def _checkpoint(folder: Path, learner: Learner, done: list[date]) -> None:
             shutil.rmtree(old)
 
 
-def _resume(config: Config, folder: Path, plan: Plan) -> tuple[Learner, list[date]] | None:
+def _resume(config: Config, folder: Path, plan: Plan, shelf: Path) -> tuple[Learner, list[date]] | None:
     """The learner and the days done of an interrupted run of the same plan."""
     if not (folder / "done.json").is_file():
         return None
     done = [date.fromisoformat(text) for text in json.loads((folder / "done.json").read_text())]
     log.info("run_resumed", run=plan.key, after=str(done[-1]))
-    return Learner.load(folder / f"after={done[-1]}", config), done
+    learner = Learner.load(folder / f"after={done[-1]}", config)
+    learner.state.shelf = shelf
+    return learner, done

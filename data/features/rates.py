@@ -4,18 +4,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.config import LabelConfig, RateFeature
 from data.features.asof import Timeline, running
+from data.features.merging import fits, folder_after, look_up_by_blocks, merge_files, merged, summed
 from data.features.past import MICRO, Past, Priors
-from data.features.sorting import first_of_each, places
+from data.features.sorting import places
 from data.features.storage import load_array, save_arrays
 from data.features.view import View
 
 Ints = NDArray[np.int64]
+
+
+NAMES = ("keys", "counts", "sums")
+MANY = 16_384
+"""Look-ups in mapped totals that touch so much of them that it is let go of again: a part of a day, not a request."""
+
+
+class Entries(NamedTuple):
+    """What is to be added to totals: keys [e] in any order, counts and sums (millionths) [e, labels]."""
+
+    keys: Ints
+    counts: Ints
+    sums: Ints
+
+
+def together(entries: Sequence[Entries]) -> Entries:
+    return entries[0] if len(entries) == 1 else Entries(*(np.concatenate(c) for c in zip(*entries, strict=True)))
 
 
 @dataclass
@@ -26,6 +45,8 @@ class Totals:
     counts: Ints
     sums: Ints
     boundary: int = 0
+    place: Path | None = None
+    """The folder with these arrays' files, where :meth:`add` wrote them."""
 
     @classmethod
     def empty(cls, labels: int) -> "Totals":
@@ -36,6 +57,9 @@ class Totals:
         if not len(self.keys) or not len(keys):
             zeros = np.zeros((len(keys), self.counts.shape[1]), np.int64)
             return zeros, zeros.copy()
+        if len(keys) > MANY and not fits(len(self.keys)):
+            counts, sums = look_up_by_blocks(self.table, keys)
+            return counts, sums
         first, behind = self.keys.searchsorted([keys.min(), keys.max() + 1]).tolist()  # of one user: a short stretch
         place = np.minimum(first + places(self.keys[first:behind], keys), len(self.keys) - 1)
         known = (self.keys[place] == keys)[:, None]
@@ -55,50 +79,52 @@ class Totals:
         """The mean count of a key [labels], 0 where there is none."""
         return np.asarray(self.counts.sum(axis=0) / max(len(self.keys), 1))
 
-    def add(self, keys: Ints, counts: Ints, sums: Ints, boundary: int) -> "Totals":
-        """With these entries taken in (keys [e], the rest [e, labels])."""
-        if not len(keys):
+    @property
+    def table(self) -> tuple[Ints, Ints, Ints]:
+        return self.keys, self.counts, self.sums
+
+    def add(self, entries: Entries, boundary: int, folder: Path | None = None) -> "Totals":
+        """With these entries taken in. Where ``folder`` is given and there are too many keys for memory, they lie in files
+        in there, in a new folder of their own."""
+        if not len(entries.keys):
             return replace(self, boundary=boundary)
-        order = np.argsort(keys)
-        ordered = keys[order]
-        starts = np.flatnonzero(first_of_each(ordered))
-        distinct = ordered[starts]
-        place = self.keys.searchsorted(distinct)
-        old = np.flatnonzero(np.append(self.keys, -1)[place] == distinct)
-        new = np.delete(np.arange(len(distinct)), old)
-        merged = []
-        for before, more in ((self.counts, counts), (self.sums, sums)):
-            summed = np.add.reduceat(more[order], starts, axis=0)
-            values = np.array(before)
-            values[place[old]] += summed[old]
-            merged.append(np.insert(values, place[new], summed[new], axis=0))
-        return Totals(np.insert(self.keys, place[new], distinct[new]), merged[0], merged[1], boundary)
+        more = summed(entries.keys, [entries.counts, entries.sums])
+        if folder is None or fits(len(self.keys) + len(more[0])):
+            keys, counts, sums = merged(self.table, more)
+            return Totals(keys, counts, sums, boundary)
+        place = folder_after(self.place, folder)
+        keys, counts, sums = merge_files(self.table, more, NAMES, place)
+        return Totals(keys, counts, sums, boundary, place)
 
     def save(self, folder: Path) -> None:
-        boundary = np.array(self.boundary, np.int64)
-        save_arrays({"keys": self.keys, "counts": self.counts, "sums": self.sums, "boundary": boundary}, folder)
+        """Write the arrays; those that :meth:`add` wrote are given a second name."""
+        save_arrays(dict(zip(NAMES, self.table, strict=True)), folder, self.place)
+        save_arrays({"boundary": np.array(self.boundary, np.int64)}, folder)
 
     @classmethod
     def load(cls, folder: Path) -> "Totals":
-        keys, counts, sums, boundary = (
-            load_array(folder / f"{name}.npy") for name in ("keys", "counts", "sums", "boundary")
-        )
+        keys, counts, sums, boundary = (load_array(folder / f"{name}.npy") for name in (*NAMES, "boundary"))
         return cls(keys, counts, sums, int(boundary))
+
+
+def entries_of(feature: RateFeature, since: int, past: Past, until: int) -> Entries:
+    """The entries that began to count in [since, until)."""
+    new = np.zeros((len(past), len(feature.labels)), bool)
+    for i, label in enumerate(feature.labels):
+        from_when = past.counts(label)
+        new[:, i] = past.known(label) & (from_when >= since) & (from_when < until)
+    rows, keys = past.view.keys(feature.keys)
+    used = np.asarray(new.any(axis=1))[rows]  # few of the recent past: of the others nothing is made
+    rows, keys = rows[used], keys[used]
+    sums = np.stack([np.where(new[:, i], past.micro(label), 0)[rows] for i, label in enumerate(feature.labels)], axis=1)
+    return Entries(keys, new[rows].astype(np.int64), sums)
 
 
 def take_in(feature: RateFeature, totals: Totals, past: Past, until: int) -> Totals:
     """Totals at the boundary ``until``: with the entries that began to count since the boundary before. Totals that are
     further on stay as they are."""
     until = max(until, totals.boundary)
-    new = np.zeros((len(past), len(feature.labels)), bool)
-    for i, label in enumerate(feature.labels):
-        from_when = past.counts(label)
-        new[:, i] = past.known(label) & (from_when >= totals.boundary) & (from_when < until)
-    rows, keys = past.view.keys(feature.keys)
-    used = np.asarray(new.any(axis=1))[rows]  # few of the recent past: of the others nothing is made
-    rows, keys = rows[used], keys[used]
-    sums = np.stack([np.where(new[:, i], past.micro(label), 0)[rows] for i, label in enumerate(feature.labels)], axis=1)
-    return totals.add(keys, new[rows].astype(np.int64), sums, until)
+    return totals.add(entries_of(feature, totals.boundary, past, until), until)
 
 
 def rate_columns(

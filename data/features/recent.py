@@ -65,7 +65,7 @@ def _last(user: Ints, time: Ints, chosen: Mask, n: int) -> Mask:
     rows = np.flatnonzero(chosen)
     order = rows[order_by(user[rows], time[rows])]
     first = np.flatnonzero(first_of_each(user[order]))
-    behind = np.append(first[1:], len(order))  # of each user's entries
+    behind = np.append(first[1:], len(order))[: len(first)]  # of each user's entries
     from_end = np.repeat(behind, behind - first) - np.arange(len(order))
     result = np.zeros(len(user), bool)
     result[order[from_end <= n]] = True

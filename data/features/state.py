@@ -1,7 +1,8 @@
 """What features need to know of the past, carried from day to day, into the bundle and into the service."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -17,9 +18,11 @@ from data.errors import LogError
 from data.features.asof import Ints
 from data.features.fitted import Scale, prior
 from data.features.layout import SIDES, Block, Layout, build_layout
+from data.features.merging import fits, folder_after, merge_files, merged
 from data.features.past import SEEN, Past, after_window, join, past_batch, visible_at
-from data.features.rates import Totals, take_in
+from data.features.rates import Entries, Totals, entries_of, take_in, together
 from data.features.recent import kept
+from data.features.recent_files import USERS, RecentFiles, rows_of_users, share_texts, stretches
 from data.features.slates import feature_times, slate_times, slates
 from data.features.sorting import distinct, stable_order
 from data.features.spec import Knowledge, encode_sides, longest_window, table_sizes, vocabulary_sources
@@ -30,6 +33,8 @@ from data.features.targets import TargetStats
 from data.features.view import View
 from data.objectives import positive_label, targets
 from data.vocabulary import Numbering, Vocabulary
+
+RECENT, PAIRS = "recent", "seen_pairs"
 
 PART_ROWS = 262_144
 """Rows encoded at once, where they are written to files: what a part takes is small beside a large day's past."""
@@ -69,6 +74,10 @@ class FeatureState:
         self.recent: Batch = Batch({})
         self.recent_user: Ints = np.zeros(0, np.int64)
         self.seen_pairs: Ints = np.zeros(0, np.int64)
+        self.shelf: Path | None = None
+        """Where :meth:`advance` keeps what is too large for memory; without it all stays there. A folder of this state
+        alone, whose files are linked into what is saved."""
+        self._place: dict[str, Path] = {}  # of what lies on the shelf
 
     @classmethod
     def fit(cls, config: Config, tables: Tables, days: Iterable[tuple[date, Batch]]) -> "FeatureState":
@@ -145,7 +154,7 @@ class FeatureState:
             raise LogError(f"{day} holds rows from before it, or the day was already taken in")
         numberings = self._numberings()
         queries = View(batch, time, self.tables, numberings)
-        recent = self.recent.take(np.isin(self.recent_user, distinct(queries.user))) if len(self.recent) else self.recent
+        recent = rows_of_users(self.recent, self.recent_user, distinct(queries.user))
         cutoff = self.day_starts(time)
         past = self._past(recent, past_batch(batch, self.config), numberings, int(cutoff.min(initial=self.boundary)))
         video = queries.number("video_id")
@@ -192,17 +201,58 @@ class FeatureState:
         day = self._view(batch, feature_times(batch))
         if early is not batch:
             self._grow(day)
-        numberings = self._numberings()
-        past = self._past(self.recent, past_batch(batch, self.config), numberings, self.boundary)
-        totals = dict(self.knowledge.totals)
-        for feature in self.config.features:
-            if isinstance(feature, RateFeature):
-                totals[feature.name] = take_in(feature, totals[feature.name], past, until)
+        rates = [feature for feature in self.config.features if isinstance(feature, RateFeature)]
+        entries: dict[str, list[Entries]] = {feature.name: [] for feature in rates}
+        for past in self._advance_recent(past_batch(batch, self.config), day.user, until):
+            for feature in rates:
+                since = self.knowledge.totals[feature.name].boundary
+                entries[feature.name].append(entries_of(feature, since, past, max(until, since)))
+        totals = {name: self._add(name, together(found), until) for name, found in entries.items()}
+        self._add_pairs(distinct((day.user << 32) | day.number("video_id")))
+        self.knowledge = replace(self.knowledge, totals=totals, boundary=until)
+
+    def _add(self, name: str, entries: Entries, until: int) -> Totals:
+        """Totals with these entries taken in; those that are further on keep their boundary."""
+        before = self.knowledge.totals[name]
+        after = before.add(entries, max(until, before.boundary), self.shelf and self.shelf / "totals" / name)
+        if before.place is not None and after.place != before.place:
+            shutil.rmtree(before.place)
+        return after
+
+    def _add_pairs(self, pairs: Ints) -> None:
+        before = self._place.pop(PAIRS, None)
+        if self.shelf is None or fits(len(self.seen_pairs) + len(pairs)):
+            (self.seen_pairs,) = merged([self.seen_pairs], [pairs])
+            return
+        self._place[PAIRS] = folder_after(before, self.shelf / PAIRS)
+        (self.seen_pairs,) = merge_files([self.seen_pairs], [pairs], [PAIRS], self._place[PAIRS])
+        if before is not None:
+            shutil.rmtree(before)
+
+    def _advance_recent(self, today: Batch, user: Ints, until: int) -> Iterator[Past]:
+        """The past, all of it or by some users at a time; once it has been looked at, it has become the recent past."""
+        numberings, before = self._numberings(), self._place.pop(RECENT, None)
+        if self.shelf is None or fits(len(self.recent) + len(today)):
+            past = self._past(self.recent, today, numberings, self.boundary)
+            yield past
+            self.recent, self.recent_user = self._kept(past, until)
+            return
+        self._place[RECENT] = folder_after(before, self.shelf / RECENT)
+        files = RecentFiles(self._place[RECENT], self.knowledge.vocabularies, [self.recent, today])
+        since = self.boundary - longest_window(self.config)
+        for stretch in stretches(self.recent, self.recent_user, user, self.config, since):
+            past = self._past(stretch.awake, today.take(stretch.today), numberings, self.boundary)
+            yield past
+            files.append(stretch.asleep, stretch.asleep_user, *self._kept(past, until))
+        self.recent, self.recent_user = files.close()
+        if before is not None:
+            shutil.rmtree(before)
+
+    def _kept(self, past: Past, until: int) -> tuple[Batch, Ints]:
+        """Of the past what must stay known one by one, in the users' order."""
         keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
         keep = keep[stable_order(past.view.user[keep])]
-        self.recent, self.recent_user = past_batch(past.view.batch.take(keep), self.config), past.view.user[keep]
-        self.seen_pairs = distinct(np.concatenate([self.seen_pairs, (day.user << 32) | day.number("video_id")]))
-        self.knowledge = replace(self.knowledge, totals=totals, boundary=until)
+        return past_batch(past.view.batch.take(keep), self.config), past.view.user[keep]
 
     def roll(self, later: Batch, as_of: int) -> None:
         """Move the counts of videos, authors, tags and contexts on to ``as_of`` (ms), with the rows since the boundary as
@@ -257,8 +307,9 @@ class FeatureState:
             totals.save(folder / "totals" / name)
         for name, table in self.tables.items():
             table.save(folder / "tables" / name)
-        save_batch(self.recent, folder / "recent")
-        save_arrays({"recent_user": self.recent_user, "seen_pairs": self.seen_pairs}, folder)
+        save_batch(self.recent, folder / "recent", self._place.get(RECENT))
+        save_arrays({USERS: self.recent_user}, folder, self._place.get(RECENT))
+        save_arrays({PAIRS: self.seen_pairs}, folder, self._place.get(PAIRS))
         fitted = {
             "boundary": know.boundary,
             "scales": {name: scale.model_dump() for name, scale in know.scales.items()},
@@ -284,8 +335,8 @@ class FeatureState:
         state = cls(knowledge, tables, [TargetStats.of(stats) for stats in fitted["target_stats"]])
         recent = load_batch(folder / "recent")
         old = len(recent.columns) > 0 and SEEN not in recent  # of a bundle made before there was such a column
-        state.recent = past_batch(recent, config) if old else recent
-        state.recent_user, state.seen_pairs = (load_array(folder / f"{name}.npy") for name in ("recent_user", "seen_pairs"))
+        state.recent = past_batch(recent, config) if old else share_texts(recent, knowledge.vocabularies)
+        state.recent_user, state.seen_pairs = (load_array(folder / f"{name}.npy") for name in (USERS, PAIRS))
         return state
 
 

@@ -1,6 +1,9 @@
 """Batches and named arrays on disk: .npy files (memory-mapped on load) and .json for texts. No pickle."""
 
 import json
+import mmap
+import os
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,11 +19,18 @@ from data.features.layout import SIDES, Block
 PARTS = ("ints", "floats")
 
 
-def save_arrays(arrays: Mapping[str, NDArray[Any]], folder: Path) -> None:
-    """One .npy file per array."""
+def save_arrays(arrays: Mapping[str, NDArray[Any]], folder: Path, place: Path | None = None) -> None:
+    """One .npy file per array; ``place``: where they lie in files already, which are given a second name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
+        _save(array, name, folder, place)
+
+
+def _save(array: NDArray[Any], name: str, folder: Path, place: Path | None) -> None:
+    if place is None or not place.is_dir():  # gone with its run; what is mapped can still be read
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    else:
+        link_or_copy(place / f"{name}.npy", folder / f"{name}.npy")
 
 
 def load_array(path: Path) -> NDArray[Any]:
@@ -29,6 +39,56 @@ def load_array(path: Path) -> NDArray[Any]:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError:
         return np.asarray(np.load(path, allow_pickle=False))
+
+
+class ArrayFile:
+    """A .npy file that grows by rows, all of one shape and type; it has one row or more when it is closed, or the shape of
+    an empty array that was appended."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("wb")
+        self._rows = 0
+        self._like: NDArray[Any] | None = None  # how a row looks
+
+    def append(self, array: NDArray[Any]) -> None:
+        if self._like is None:
+            self._like = array[:0]
+            self._head()
+        self._rows += len(array)
+        np.ascontiguousarray(array).tofile(self._file)
+
+    def close(self) -> NDArray[Any]:
+        """The whole, memory-mapped."""
+        self._file.seek(0)
+        self._head()
+        self._file.close()
+        return load_array(self._path)
+
+    def _head(self) -> None:
+        assert self._like is not None, f"nothing was appended to {self._path}"
+        shape = (self._rows, *self._like.shape[1:])  # the header leaves room for a larger number of rows
+        whole = {"shape": shape, "fortran_order": False, "descr": self._like.dtype.str}
+        np.lib.format.write_array_header_1_0(self._file, whole)
+
+
+def let_go(*arrays: NDArray[Any]) -> None:
+    """Pages of mapped arrays that were read so far count as resident memory; they are read again where needed. An array
+    in memory stays as it is."""
+    for array in arrays:
+        owner: Any = array
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name, where the file system can; files that are linked are never written to again."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def save_blocks(blocks: Mapping[Side, Block], folder: Path) -> None:
@@ -63,19 +123,23 @@ def load_blocks(folder: Path) -> dict[Side, Block]:
     return {side: Block(*(load_array(folder / f"{side}.{part}.npy") for part in PARTS)) for side in SIDES}
 
 
-def save_batch(batch: Batch, folder: Path) -> None:
-    """A batch, column by column; ``columns.json`` names them and their kinds in order."""
+def save_batch(batch: Batch, folder: Path, place: Path | None = None) -> None:
+    """A batch, column by column; ``columns.json`` names them and their kinds in order.
+
+    Args:
+        place: where the arrays lie in files already, which are given a second name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {name: type(column).__name__ for name, column in batch.columns.items()}
     (folder / "columns.json").write_text(json.dumps(kinds))
     for name, column in batch.columns.items():
         if isinstance(column, StringLists):
-            np.save(folder / f"{name}.offsets.npy", column.offsets, allow_pickle=False)
+            _save(column.offsets, f"{name}.offsets", folder, place)
             column = column.flat
         if isinstance(column, Strings):
             (folder / f"{name}.json").write_text(json.dumps(list(column.values), ensure_ascii=False), encoding="utf-8")
             column = column.codes
-        np.save(folder / f"{name}.npy", column, allow_pickle=False)
+        _save(column, name, folder, place)
 
 
 def load_batch(folder: Path) -> Batch:

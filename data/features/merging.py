@@ -1,0 +1,97 @@
+"""Tables of sorted keys with integer columns that are summed: merged in memory, or by blocks from file to file."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.features.sorting import first_of_each
+from data.features.storage import ArrayFile, let_go
+
+Ints = NDArray[np.int64]
+Columns = Sequence[Ints]
+"""The keys [m], sorted and distinct, and any number of columns of values, [m, ...] each."""
+
+BLOCK_ROWS = 262_144
+"""Rows of a file that are looked at before its pages are let go of."""
+MEMORY_ROWS = 1 << 20
+"""Up to so many rows a table stays in memory, where it may go to files."""
+
+
+def fits(rows: int) -> bool:
+    """Whether a table of so many rows stays in memory."""
+    return rows <= MEMORY_ROWS
+
+
+def summed(keys: Ints, values: Columns) -> list[Ints]:
+    """A table of keys [e] in any order and values [e, ...]: those of equal keys added up."""
+    if not len(keys):
+        return [keys, *values]
+    order = np.argsort(keys)
+    ordered = keys[order]
+    starts = np.flatnonzero(first_of_each(ordered))
+    return [ordered[starts], *(np.add.reduceat(column[order], starts, axis=0) for column in values)]
+
+
+def merged(table: Columns, more: Columns) -> list[Ints]:
+    """The table of both, in new arrays; values of a key in both are added up."""
+    keys, distinct = table[0], more[0]
+    place = keys.searchsorted(distinct)
+    old = np.flatnonzero(np.append(keys, -1)[place] == distinct) if len(distinct) else np.zeros(0, np.int64)
+    new = np.delete(np.arange(len(distinct)), old)
+    result = [np.insert(keys, place[new], distinct[new])]
+    for before, after in zip(table[1:], more[1:], strict=True):
+        values = np.array(before)
+        values[place[old]] += after[old]
+        result.append(np.insert(values, place[new], after[new], axis=0))
+    return result
+
+
+def merge_files(table: Columns, more: Columns, names: Sequence[str], folder: Path) -> list[NDArray[Any]]:
+    """What :func:`merged` gives, as one .npy file a column in a new ``folder``, mapped into memory.
+
+    One pass over the old table, block by block; its pages are let go of, if it is mapped itself. It may not lie in
+    ``folder``.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    files = [ArrayFile(folder / f"{name}.npy") for name in names]
+    for block, later in _blocks(table, more[0]):
+        for file, column in zip(files, merged([c[block] for c in table], [c[later] for c in more]), strict=True):
+            file.append(column)
+        let_go(*table)
+    return [file.close() for file in files]
+
+
+def folder_after(before: Path | None, within: Path) -> Path:
+    """A new folder's name, within a folder for one table's."""
+    return within / ("0" if before is None else str(int(before.name) + 1))
+
+
+def _blocks(table: Columns, keys: Ints) -> Iterator[tuple[slice, slice]]:
+    """Blocks of the table, each with the stretch of ``keys`` that belongs before the next one begins."""
+    starts = list(range(0, max(len(table[0]), 1), BLOCK_ROWS))
+    inner = keys.searchsorted(table[0][starts[1:]]).tolist()
+    for start, first, behind in zip(starts, [0, *inner], [*inner, len(keys)], strict=True):
+        yield slice(start, start + BLOCK_ROWS), slice(first, behind)
+
+
+def look_up_by_blocks(table: Columns, keys: Ints) -> list[Ints]:
+    """The values [n, ...] of keys [n] in any order, 0 where the table lacks them. Of a mapped table little stays
+    resident."""
+    order = np.argsort(keys)
+    ordered = keys[order]
+    found = [np.zeros((len(keys), *column.shape[1:]), column.dtype) for column in table[1:]]
+    for block, mine in _blocks(table, ordered):
+        if mine.start == mine.stop:
+            continue
+        part, wanted = table[0][block], ordered[mine]
+        place = np.minimum(part.searchsorted(wanted), len(part) - 1)
+        known = part[place] == wanted
+        for values, column in zip(found, table[1:], strict=True):
+            values[order[mine][known]] = column[block][place[known]]
+        let_go(*table)
+    return found

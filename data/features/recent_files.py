@@ -1,0 +1,168 @@
+"""The users' recent rows where they are too many for memory: in files, in the users' order, gone over by stretches."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.columns import Batch, Column, StringLists, Strings, arrays_of, concatenate
+from data.config import Config
+from data.features.past import after_window, seen_at, timings, visible_at
+from data.features.sorting import first_of_each, places, stable_order
+from data.features.storage import ArrayFile, let_go
+from data.vocabulary import Vocabulary
+
+Ints = NDArray[np.int64]
+
+STRETCH_ROWS = 1 << 18
+"""Recent rows looked at at once."""
+TAKEN_ROWS = 1 << 16
+"""Rows taken from a file before its pages are let go of."""
+USERS = "recent_user"
+
+
+class Stretch(NamedTuple):
+    """Some users: recent rows of those of whom nothing can change and of the others, in the users' order, with the
+    users' numbers; and the day's rows, by their places [n]."""
+
+    asleep: Batch
+    asleep_user: Ints
+    awake: Batch
+    today: Ints
+
+
+def stretches(recent: Batch, user: Ints, today: Ints, config: Config, since: int) -> Iterator[Stretch]:
+    """The recent rows and the day's, some users at a time; each user's day rows in the log's order.
+
+    Args:
+        user: the users [m] of the recent rows, sorted.
+        today: the users [n] of the day's rows.
+        since: ms; a user who has no row in the day, and of whom nothing was seen or became known from then on, sleeps.
+    """
+    order = stable_order(today)
+    ordered = today[order]
+    inner = user[STRETCH_ROWS::STRETCH_ROWS]
+    inner = inner[first_of_each(inner)]  # users with whom a stretch begins
+    ends, days = user.searchsorted(inner).tolist(), ordered.searchsorted(inner).tolist()
+    spans = zip([0, *ends], [*ends, len(user)], [0, *days], [*days, len(order)], strict=True)
+    for start, end, first, behind in spans:
+        mine, rows = user[start:end], recent.between(start, end)
+        awake = np.isin(mine, ordered[first:behind])
+        awake |= np.isin(mine, mine[latest(rows, config) >= since]) if len(mine) else False
+        yield Stretch(rows.take(~awake), mine[~awake], rows.take(awake), order[first:behind])
+        let_go(user, *arrays_of(recent))
+
+
+def latest(batch: Batch, config: Config) -> Ints:
+    """The last time [n] (ms) at which a row was seen, or an outcome of it becomes visible or begins to count."""
+    delays, windows = timings(config)
+    last = seen_at(batch)
+    for label in config.labels:
+        visible = visible_at(batch, label) + delays[label]
+        counts = after_window(batch, visible, windows[label] + delays[label])
+        last = np.maximum(last, np.maximum(visible, counts))
+    return last
+
+
+def rows_of_users(recent: Batch, user: Ints, users: Ints) -> Batch:
+    """The recent rows of these users, sorted ones, in the order that they have."""
+    starts, ends = places(user, users), places(user, users, "right")
+    lengths = ends - starts
+    rows = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    let_go(user)
+    return Batch({name: _taken(column, rows) for name, column in recent.columns.items()})
+
+
+def _taken(column: Column, rows: Ints) -> Column:
+    """``column`` at ``rows``, sorted ones, of which a file is read piece by piece."""
+    if isinstance(column, Strings):
+        return Strings(_pieces(column.codes, rows), column.values)
+    return _pieces(column, rows) if isinstance(column, np.ndarray) else column.take(rows)
+
+
+def _pieces(array: NDArray[Any], rows: Ints) -> NDArray[Any]:
+    found = np.empty(len(rows), array.dtype)
+    for start in range(0, len(rows), TAKEN_ROWS):
+        found[start : start + TAKEN_ROWS] = array[rows[start : start + TAKEN_ROWS]]
+        let_go(array)
+    return found
+
+
+def share_texts(recent: Batch, vocabularies: Mapping[str, Vocabulary]) -> Batch:
+    """The same rows; columns with all texts of a vocabulary, as these files have them, read them there."""
+    columns = dict(recent.columns)
+    for name, column in columns.items():
+        if isinstance(column, Strings) and name in vocabularies and column.values == vocabularies[name].texts:
+            columns[name] = Strings(column.codes, vocabularies[name].texts)
+    return Batch(columns)
+
+
+class RecentFiles:
+    """Recent rows on their way into files, in a new folder: texts as numbers of their vocabularies.
+
+    Args:
+        like: batches with the columns that are to come; the files' types hold all of theirs.
+    """
+
+    def __init__(self, folder: Path, vocabularies: Mapping[str, Vocabulary], like: list[Batch]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self.folder, self._vocabularies, self._files = folder, vocabularies, {}  # type: ignore[var-annotated]
+        self._types = {n: np.result_type(*(b.numbers(n) for b in like if len(b.columns))) for n in _numeric(like[-1])}
+        self._behind: dict[str, int] = {}
+
+    def append(self, asleep: Batch, asleep_user: Ints, kept: Batch, kept_user: Ints) -> None:
+        """A stretch's rows, both parts in the order of users, of whom neither has one of the other's."""
+        users = np.concatenate([asleep_user, kept_user])
+        order = stable_order(users)
+        rows = concatenate(self._numbered(asleep), self._numbered(kept)) if len(kept) else self._numbered(asleep)
+        for name, column in rows.take(order).columns.items():
+            self._column(name, column)
+        self._put(USERS, users[order])
+
+    def close(self) -> tuple[Batch, Ints]:
+        """All rows, and their users, mapped into memory."""
+        found = {name: file.close() for name, file in self._files.items()}
+        columns: dict[str, Column] = {}
+        for name in (n for n in found if n != USERS and not n.endswith(".offsets")):
+            columns[name] = found[name]
+            if name in self._vocabularies:
+                columns[name] = Strings(found[name], self._vocabularies[name].texts)
+            if f"{name}.offsets" in found:
+                columns[name] = StringLists(found[f"{name}.offsets"], columns[name])  # type: ignore[arg-type]
+        return Batch(columns), found[USERS]
+
+    def _numbered(self, batch: Batch) -> Batch:
+        return Batch({name: numbered(column, self._vocabularies.get(name)) for name, column in batch.columns.items()})
+
+    def _column(self, name: str, column: Column) -> None:
+        if isinstance(column, StringLists):
+            behind = self._behind.get(name)
+            offsets = column.offsets if behind is None else column.offsets[1:] + behind
+            self._behind[name] = int(offsets[-1]) if len(offsets) else behind or 0
+            self._put(f"{name}.offsets", offsets)
+            column = column.flat
+        self._put(name, column.codes if isinstance(column, Strings) else column.astype(self._types[name]))
+
+    def _put(self, name: str, array: NDArray[Any]) -> None:
+        if name not in self._files:
+            self._files[name] = ArrayFile(self.folder / f"{name}.npy")
+        self._files[name].append(array)
+
+
+def numbered(column: Column, vocabulary: Vocabulary | None) -> Column:
+    """A column whose texts are all in the vocabulary, as its numbers."""
+    if isinstance(column, StringLists):
+        flat = numbered(column.flat, vocabulary)
+        assert isinstance(flat, Strings)
+        return StringLists(column.offsets, flat)
+    if not isinstance(column, Strings) or vocabulary is None or column.values is vocabulary.texts:
+        return column
+    return Strings(column.map(lambda text: vocabulary.get(text), -1), vocabulary.texts)  # type: ignore[arg-type, return-value]
+
+
+def _numeric(batch: Batch) -> list[str]:
+    return [name for name, column in batch.columns.items() if isinstance(column, np.ndarray)]

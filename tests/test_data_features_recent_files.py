@@ -1,0 +1,146 @@
+"""The features' state with its totals, pairs and recent rows in files, against all of it in memory."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import data.features.merging as merging
+import data.features.recent_files as recent_files
+from data.columns import Batch
+from data.config import Config
+from data.days import day_start
+from data.features.past import past_batch
+from data.features.recent import kept
+from data.features.recent_files import latest, rows_of_users, stretches
+from data.features.state import Encoded, FeatureState
+from tests.small_log import rows_of, small_config, small_days, small_tables
+from tests.test_data_features_windows import CONFIG as SERVED_CONFIG
+from tests.test_data_features_windows import DAYS as SERVED
+
+SETTINGS: dict[str, tuple[Config, Mapping[date, Batch]]] = {
+    "files of a team": (small_config(), small_days(days=7, users=30)),
+    "few users, many rows": (small_config(), small_days(seed=3, days=5, users=4)),
+    "served": (SERVED_CONFIG, SERVED),
+}
+
+
+@pytest.fixture(params=list(SETTINGS))
+def log(request: pytest.FixtureRequest) -> tuple[Config, Mapping[date, Batch]]:
+    return SETTINGS[request.param]
+
+
+@pytest.fixture(params=[(1, 1), (7, 20), (1000, 1000)], ids=["one by one", "some", "all"])
+def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "BLOCK_ROWS", request.param[0])
+    monkeypatch.setattr(recent_files, "STRETCH_ROWS", request.param[1])
+    monkeypatch.setattr(recent_files, "TAKEN_ROWS", request.param[1])
+    monkeypatch.setattr("data.features.rates.MANY", 2)
+
+
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "MEMORY_ROWS", 0)
+
+
+def fitted(config: Config, days: Mapping[date, Batch]) -> FeatureState:
+    first = min(days)
+    return FeatureState.fit(config, small_tables(), [(first, days[first])])
+
+
+def advanced(state: FeatureState, days: Mapping[date, Batch]) -> Iterator[tuple[date, Encoded]]:
+    """The days, each encoded before it is taken in."""
+    for day in sorted(days):
+        yield day, state.encode(days[day], day)
+        state.advance(days[day], day_start(day + timedelta(days=1), state.config.timezone))
+
+
+def same(one: Encoded, other: Encoded) -> None:
+    for side, block in one.blocks.items():
+        np.testing.assert_array_equal(block.ints, other.blocks[side].ints)
+        np.testing.assert_array_equal(block.floats, other.blocks[side].floats)
+
+
+def same_state(one: FeatureState, other: FeatureState) -> None:
+    assert repr(rows_of(one.recent)) == repr(rows_of(other.recent))  # nulls are not equal to themselves
+    np.testing.assert_array_equal(one.recent_user, other.recent_user)
+    np.testing.assert_array_equal(one.seen_pairs, other.seen_pairs)
+    for name, totals in one.knowledge.totals.items():
+        for mine, its in zip(totals.table, other.knowledge.totals[name].table, strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
+@pytest.mark.usefixtures("small_blocks", "no_memory")
+def test_features_from_files_are_those_from_memory_to_the_bit(
+    log: tuple[Config, Mapping[date, Batch]], tmp_path: Path
+) -> None:
+    config, days = log
+    memory, files = fitted(config, days), fitted(config, days)
+    files.shelf = tmp_path
+    for (_, one), (_, other) in zip(advanced(memory, days), advanced(files, days), strict=True):
+        same(one, other)
+    same_state(memory, files)
+    assert {path.name for path in tmp_path.iterdir()} == {"totals", "recent", "seen_pairs"}
+    assert len(list((tmp_path / "recent").iterdir())) == 1  # those of the days before are gone
+    assert len(list((tmp_path / "totals" / "video_rate").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("no_memory")
+def test_a_state_saved_on_any_day_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    """From a shelf, whose files are gone by then, as an interrupted run goes on; and without one."""
+    config, days = SETTINGS["files of a team"]
+    state = fitted(config, days)
+    state.shelf = tmp_path / "first"
+    for day, _ in advanced(state, days):
+        state.save(tmp_path / f"before={day}")
+    for day in days:
+        left = {later: batch for later, batch in days.items() if later >= day}
+        again, plain = (FeatureState.load(tmp_path / f"before={day}", config) for _ in range(2))
+        again.shelf = tmp_path / f"shelf={day}"
+        for (_, one), (_, other) in zip(advanced(again, left), advanced(plain, left), strict=True):
+            same(one, other)
+        same_state(state, again)
+        same_state(state, plain)
+
+
+@pytest.mark.usefixtures("no_memory")
+def test_what_is_saved_is_linked_not_written_twice(tmp_path: Path) -> None:
+    config, days = SETTINGS["files of a team"]
+    state = fitted(config, days)
+    state.shelf = tmp_path / "shelf"
+    list(advanced(state, days))
+    state.save(tmp_path / "saved")
+    for name in ("totals/user_tag/counts.npy", "recent/timestamp.npy", "recent_user.npy", "seen_pairs.npy"):
+        assert (tmp_path / "saved" / name).stat().st_nlink == 2, name
+
+
+def test_of_whom_nothing_can_change_everything_is_kept(log: tuple[Config, Mapping[date, Batch]]) -> None:
+    """Users asleep: as slow as it is, what must be kept of them is decided again, and is all that there was."""
+    config, days = log
+    state, slept = fitted(config, days), 0
+    nothing = past_batch(days[min(days)].take(np.zeros(0, np.int64)), config)
+    for day, _ in advanced(state, days):
+        until = day_start(day + timedelta(days=1), config.timezone)
+        users = state._view(days[day], days[day].numbers("timestamp").astype(np.int64)).user
+        since = state.boundary - 3_600_000
+        for stretch in stretches(state.recent, state.recent_user, users, config, since):
+            slept += len(stretch.asleep)
+            if len(stretch.asleep):
+                past = state._past(stretch.asleep, nothing, state._numberings(), state.boundary)
+                assert kept(config, past, until, "click").all()
+                assert (latest(stretch.asleep, config) < since).all()
+            assert not np.isin(stretch.asleep_user, users).any()
+    assert slept or len(days) < 7
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_users_rows_are_found(log: tuple[Config, Mapping[date, Batch]]) -> None:
+    config, days = log
+    state = fitted(config, days)
+    list(advanced(state, days))
+    for users in ([], [0], [1, 3], sorted(set(state.recent_user.tolist()))):
+        taken = rows_of_users(state.recent, state.recent_user, np.array(users, np.int64))
+        plain = state.recent.take(np.isin(state.recent_user, users))
+        assert repr(rows_of(taken)) == repr(rows_of(plain))
