@@ -57,13 +57,7 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             batch, encoded = coming.pop().result()
             still_open = plan.open_labels.get(day, frozenset())
             if _is_scored(config, plan, day):
-                baselines = learner.rates.baselines(encoded.video)
-                scored = score_day(learner.trainer, learner.state, batch, day, encoded, baselines, learner.calibration)
-                if config.evaluation.gradient_cosines:
-                    scored = replace(scored, gradient_cosines=first_cosines(learner.trainer, encoded))
-                learner.keep_scored(day, scored.raw, encoded.targets)
-                scored.save(folder / "scored" / f"{day}.npz")
-                progress.scored(scored)
+                progress.scored(_score(learner, batch, day, encoded, folder / "scored" / f"{day}.npz"))
             encoded = mapped_anew(encoded, ready / str(day))
             learner.advance(day, batch)
             _give_back()
@@ -92,6 +86,17 @@ def _prepare(learner: Learner, home: Home, plan: Plan, day: date, ready: Path) -
     encoded = learner.encode(day, batch, plan.open_labels.get(day, frozenset()), ready / str(day))
     _give_back()
     return batch, encoded
+
+
+def _score(learner: Learner, batch: Batch, day: date, encoded: Encoded, path: Path) -> Scored:
+    """Score a day by the network as it stands, and keep what calibration needs of it."""
+    baselines = learner.rates.baselines(encoded.video)
+    scored = score_day(learner.trainer, learner.state, batch, day, encoded, baselines, learner.calibration)
+    if learner.config.evaluation.gradient_cosines:
+        scored = replace(scored, gradient_cosines=first_cosines(learner.trainer, encoded))
+    learner.keep_scored(day, scored.raw, encoded.targets)
+    scored.save(path)
+    return scored
 
 
 def _give_back() -> None:
