@@ -9,13 +9,14 @@ import pytest
 
 import data.features.merging as merging
 import data.features.recent_files as recent_files
-from data.columns import Batch
+from data.columns import Batch, StringLists, Strings
 from data.config import Config
 from data.days import day_start
 from data.features.past import past_batch
 from data.features.recent import kept
-from data.features.recent_files import latest, rows_of_users, stretches
+from data.features.recent_files import RecentFiles, latest, rows_of_users, share_texts, stretches
 from data.features.state import Encoded, FeatureState
+from data.vocabulary import Vocabulary
 from tests.small_log import rows_of, small_config, small_days, small_tables
 from tests.test_data_features_windows import CONFIG as SERVED_CONFIG
 from tests.test_data_features_windows import DAYS as SERVED
@@ -144,3 +145,25 @@ def test_a_users_rows_are_found(log: tuple[Config, Mapping[date, Batch]]) -> Non
         taken = rows_of_users(state.recent, state.recent_user, np.array(users, np.int64))
         plain = state.recent.take(np.isin(state.recent_user, users))
         assert repr(rows_of(taken)) == repr(rows_of(plain))
+
+
+def test_lists_of_texts_go_into_files_too(tmp_path: Path) -> None:
+    """A context column of several texts, by which a rate is kept."""
+    vocabulary = Vocabulary(["a", "b", "c"])
+    lists = [["c"], [], ["a", "b"], ["b"]]
+    rows = [Batch({"tags": StringLists.of(lists[:2])}), Batch({"tags": StringLists.of(lists[2:])})]
+    files = RecentFiles(tmp_path / "recent", {"tags": vocabulary}, rows)
+    files.append(Batch({}), np.zeros(0, np.int64), rows[0], np.array([1, 2]))
+    files.append(rows[1].take(np.array([1])), np.array([4]), rows[1].take(np.array([0])), np.array([3]))
+    recent, users = files.close()
+    assert recent.lists("tags").tolist() == lists
+    assert users.tolist() == [1, 2, 3, 4]
+    assert rows_of_users(recent, users, np.array([2, 3])).lists("tags").tolist() == lists[1:3]
+
+
+def test_texts_of_a_whole_vocabulary_are_read_there() -> None:
+    vocabulary = Vocabulary(["a", "b"])
+    recent = Batch({"user_id": Strings(np.array([1, 0], np.int32), ["a", "b"]), "tab": Strings.of(["x", "y"])})
+    shared = share_texts(recent, {"user_id": vocabulary, "tab": vocabulary})
+    assert shared.strings("user_id").values is vocabulary.texts
+    assert [shared.strings(name).tolist() for name in ("user_id", "tab")] == [["b", "a"], ["x", "y"]]

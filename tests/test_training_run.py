@@ -182,6 +182,8 @@ def test_no_logs_and_days_of_the_window_are_refused(trained: tuple[Home, int], t
 
 RUN = """
 import os, signal, sys
+import data.features.merging as merging
+import data.features.recent_files as recent_files
 from datetime import date
 from pathlib import Path
 from rich.console import Console
@@ -195,21 +197,24 @@ def die(event, arguments):  # the interpreter announces every file that it opens
     ):
         os.kill(os.getpid(), signal.SIGKILL)
 
+if os.environ.get("ALL_IN_FILES"):
+    merging.MEMORY_ROWS, merging.BLOCK_ROWS, recent_files.STRETCH_ROWS = 0, 100, 50
 if len(sys.argv) > 3:
     sys.addaudithook(die)
 print("version", train(CONFIG, Home(Path(sys.argv[1])), None, date.fromisoformat(sys.argv[2]), False, Console(quiet=True)))
 """
 
 
-def run(home: Home, *kill_at: str) -> subprocess.CompletedProcess[str]:
-    """A run in a process of its own, which kills itself when it touches a path that matches ``kill_at``."""
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CPP_MIN_LOG_LEVEL": "3"}
+def run(home: Home, *kill_at: str, files: bool = False) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own, which kills itself when it touches a path that matches ``kill_at``; with ``files``
+    nothing is small enough for memory."""
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CPP_MIN_LOG_LEVEL": "3", "ALL_IN_FILES": "1" * files}
     command = [sys.executable, "-c", RUN, str(home.root), str(ORDER[3]), *kill_at]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def figures_after(home: Home) -> dict[str, Any]:
-    done = run(home)
+def figures_after(home: Home, files: bool = False) -> dict[str, Any]:
+    done = run(home, files=files)
     assert done.returncode == 0, done.stdout + done.stderr
     registry = Registry(home)
     assert registry.versions("small") == [registry.champion("small")]
@@ -224,19 +229,21 @@ def later(home: Home) -> Any:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_figures_to_the_bit(tmp_path: Path) -> None:
-    """Killed while it writes a checkpoint, while it trains and while it publishes; and once not at all."""
+    """Killed while it merges totals, writes a checkpoint, trains and publishes, with the features' state in files; and
+    once not at all, with all in memory."""
     quiet = figures_after(fill(Home(tmp_path / "quiet")))
     home = fill(Home(tmp_path / "killed"))
     for pattern, half_done in (
+        ("runs/small/*/shelf/totals/user_tab/1/sums.npy", f"runs/small/*/after={ORDER[0]}"),
         (f"runs/small/*/.tmp-after={ORDER[1]}/trainer/*", f"runs/small/*/.tmp-after={ORDER[1]}"),
         (f"runs/small/*/after={ORDER[2]}", f"runs/small/*/.tmp-after={ORDER[2]}"),
         ("registry/small/.tmp-*/assets.extra/scorer.onnx", "registry/small/.tmp-*/saved_model.pb"),
     ):
-        died = run(home, pattern)
+        died = run(home, pattern, files=True)
         assert died.returncode == -signal.SIGKILL, died.stdout + died.stderr
         assert list(home.root.glob(half_done))
         assert Registry(home).versions("small") == []
-    assert figures_after(home) == quiet
+    assert figures_after(home, files=True) == quiet
 
 
 def test_the_seed_is_required() -> None:

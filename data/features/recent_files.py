@@ -110,9 +110,10 @@ class RecentFiles:
     def __init__(self, folder: Path, vocabularies: Mapping[str, Vocabulary], like: list[Batch]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self.folder, self._vocabularies, self._files = folder, vocabularies, {}  # type: ignore[var-annotated]
+        self.folder, self._vocabularies = folder, vocabularies
+        self._files: dict[str, ArrayFile] = {}
         self._types = {n: np.result_type(*(b.numbers(n) for b in like if len(b.columns))) for n in _numeric(like[-1])}
-        self._behind: dict[str, int] = {}
+        self._behind: dict[str, int] = {}  # of columns of lists, the texts so far
 
     def append(self, asleep: Batch, asleep_user: Ints, kept: Batch, kept_user: Ints) -> None:
         """A stretch's rows, both parts in the order of users, of whom neither has one of the other's."""
@@ -130,13 +131,19 @@ class RecentFiles:
         for name in (n for n in found if n != USERS and not n.endswith(".offsets")):
             columns[name] = found[name]
             if name in self._vocabularies:
-                columns[name] = Strings(found[name], self._vocabularies[name].texts)
-            if f"{name}.offsets" in found:
-                columns[name] = StringLists(found[f"{name}.offsets"], columns[name])  # type: ignore[arg-type]
+                texts = Strings(found[name], self._vocabularies[name].texts)
+                lists = f"{name}.offsets" in found
+                columns[name] = StringLists(found[f"{name}.offsets"], texts) if lists else texts
         return Batch(columns), found[USERS]
 
     def _numbered(self, batch: Batch) -> Batch:
-        return Batch({name: numbered(column, self._vocabularies.get(name)) for name, column in batch.columns.items()})
+        columns = dict(batch.columns)
+        for name, column in columns.items():
+            if isinstance(column, StringLists):
+                columns[name] = StringLists(column.offsets, numbered(column.flat, self._vocabularies[name]))
+            elif isinstance(column, Strings):
+                columns[name] = numbered(column, self._vocabularies[name])
+        return Batch(columns)
 
     def _column(self, name: str, column: Column) -> None:
         if isinstance(column, StringLists):
@@ -153,15 +160,11 @@ class RecentFiles:
         self._files[name].append(array)
 
 
-def numbered(column: Column, vocabulary: Vocabulary | None) -> Column:
-    """A column whose texts are all in the vocabulary, as its numbers."""
-    if isinstance(column, StringLists):
-        flat = numbered(column.flat, vocabulary)
-        assert isinstance(flat, Strings)
-        return StringLists(column.offsets, flat)
-    if not isinstance(column, Strings) or vocabulary is None or column.values is vocabulary.texts:
+def numbered(column: Strings, vocabulary: Vocabulary) -> Strings:
+    """The same texts, all of which the vocabulary has, by its numbers."""
+    if column.values is vocabulary.texts:
         return column
-    return Strings(column.map(lambda text: vocabulary.get(text), -1), vocabulary.texts)  # type: ignore[arg-type, return-value]
+    return Strings(column.map(vocabulary.get, -1), vocabulary.texts)  # type: ignore[arg-type]  # none is missing
 
 
 def _numeric(batch: Batch) -> list[str]:
