@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import data.features.merging as merging
 from data.features.merging import look_up_by_blocks, merge_files, merged, summed
-from data.features.rates import Entries, Totals
+from data.features.rates import Entries, Totals, together
 from data.features.storage import ArrayFile, load_array
 
 ENTRIES = st.lists(st.tuples(st.integers(0, 40), st.integers(-5, 5), st.integers(0, 9)), max_size=60)
@@ -21,7 +21,7 @@ DAYS = st.lists(ENTRIES, max_size=4)
 def entries_of(rows: list[tuple[int, int, int]]) -> Entries:
     keys = np.array([row[0] for row in rows], np.int64) << 31  # as those of pairs are
     counts = np.array([[row[1], row[2]] for row in rows], np.int64).reshape(-1, 2)
-    return Entries(keys, counts, counts * 1_000_003)
+    return Entries(*summed(keys, [counts, counts * 1_000_003]))
 
 
 def plain(days: list[list[tuple[int, int, int]]]) -> dict[int, list[int]]:
@@ -71,6 +71,13 @@ def test_what_is_saved_stays_when_later_entries_come_in(tmp_path: Path, monkeypa
     assert second.place != first.place
     assert Totals.load(tmp_path / "saved").counts.tolist() == [[2, 3], [5, 6]]
     assert second.counts.tolist() == [[3, 4], [1, 1], [5, 6]]
+
+
+@given(days=DAYS.filter(len))
+@settings(deadline=None, max_examples=40)
+def test_entries_together_are_those_of_all_rows(days: Any) -> None:
+    parts, whole = together([entries_of(day) for day in days]), entries_of([row for day in days for row in day])
+    assert [column.tolist() for column in parts] == [column.tolist() for column in whole]
 
 
 def test_a_table_is_merged_by_hand(tmp_path: Path) -> None:

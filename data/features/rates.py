@@ -26,7 +26,7 @@ MANY = 16_384
 
 
 class Entries(NamedTuple):
-    """What is to be added to totals: keys [e] in any order, counts and sums (millionths) [e, labels]."""
+    """What is to be added to totals: keys [e] sorted, each once; counts and sums (millionths) [e, labels]."""
 
     keys: Ints
     counts: Ints
@@ -34,7 +34,11 @@ class Entries(NamedTuple):
 
 
 def together(entries: Sequence[Entries]) -> Entries:
-    return entries[0] if len(entries) == 1 else Entries(*(np.concatenate(c) for c in zip(*entries, strict=True)))
+    """One or more, as one."""
+    if len(entries) == 1:
+        return entries[0]
+    keys, *values = (np.concatenate(columns) for columns in zip(*entries, strict=True))
+    return Entries(*summed(keys, values))
 
 
 @dataclass
@@ -88,12 +92,11 @@ class Totals:
         in there, in a new folder of their own."""
         if not len(entries.keys):
             return replace(self, boundary=boundary)
-        more = summed(entries.keys, [entries.counts, entries.sums])
-        if folder is None or fits(len(self.keys) + len(more[0])):
-            keys, counts, sums = merged(self.table, more)
+        if folder is None or fits(len(self.keys) + len(entries.keys)):
+            keys, counts, sums = merged(self.table, entries)
             return Totals(keys, counts, sums, boundary)
         place = folder_after(self.place, folder)
-        keys, counts, sums = merge_files(self.table, more, NAMES, place)
+        keys, counts, sums = merge_files(self.table, entries, NAMES, place)
         return Totals(keys, counts, sums, boundary, place)
 
     def save(self, folder: Path) -> None:
@@ -117,7 +120,7 @@ def entries_of(feature: RateFeature, since: int, past: Past, until: int) -> Entr
     used = np.asarray(new.any(axis=1))[rows]  # few of the recent past: of the others nothing is made
     rows, keys = rows[used], keys[used]
     sums = np.stack([np.where(new[:, i], past.micro(label), 0)[rows] for i, label in enumerate(feature.labels)], axis=1)
-    return Entries(keys, new[rows].astype(np.int64), sums)
+    return Entries(*summed(keys, [new[rows].astype(np.int64), sums]))
 
 
 def take_in(feature: RateFeature, totals: Totals, past: Past, until: int) -> Totals:

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from data.columns import Batch, Column, StringLists, Strings, arrays_of, concatenate
 from data.config import Config
 from data.features.past import after_window, seen_at, timings, visible_at
-from data.features.sorting import first_of_each, places, stable_order
+from data.features.sorting import distinct, places, stable_order
 from data.features.storage import ArrayFile, let_go
 from data.vocabulary import Vocabulary
 
 Ints = NDArray[np.int64]
 
 STRETCH_ROWS = 1 << 18
-"""Recent rows looked at at once."""
+"""Recent rows, and as many of the day, looked at at once, and the rest of a user's."""
 TAKEN_ROWS = 1 << 16
 """Rows taken from a file before its pages are let go of."""
 USERS = "recent_user"
@@ -44,8 +44,7 @@ def stretches(recent: Batch, user: Ints, today: Ints, config: Config, since: int
     """
     order = stable_order(today)
     ordered = today[order]
-    inner = user[STRETCH_ROWS::STRETCH_ROWS]
-    inner = inner[first_of_each(inner)]  # users with whom a stretch begins
+    inner = distinct(np.concatenate([each[STRETCH_ROWS::STRETCH_ROWS] for each in (user, ordered)]))  # who begin one
     ends, days = user.searchsorted(inner).tolist(), ordered.searchsorted(inner).tolist()
     spans = zip([0, *ends], [*ends, len(user)], [0, *days], [*days, len(order)], strict=True)
     for start, end, first, behind in spans:
