@@ -127,10 +127,9 @@ def past_batch(batch: Batch, config: Config) -> Batch:
 
 def join(first: Batch, second: Batch) -> Batch:
     """Both batches' rows, without the columns of times that are null throughout."""
-    both = concatenate(first, second)
-    times = [name for name in both.columns if name == SEEN or name.endswith("_visible_at")]
-    empty = {name for name in times if _all_nan(both[name])}
-    return Batch({name: column for name, column in both.columns.items() if name not in empty})
+    times = [name for name in second.columns if name == SEEN or name.endswith("_visible_at")]
+    empty = {name for name in times if all(_all_nan(batch[name]) for batch in (first, second) if name in batch)}
+    return concatenate(*(Batch({n: c for n, c in batch.columns.items() if n not in empty}) for batch in (first, second)))
 
 
 def _all_nan(column: object) -> bool:

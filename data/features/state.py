@@ -154,9 +154,9 @@ class FeatureState:
             raise LogError(f"{day} holds rows from before it, or the day was already taken in")
         numberings = self._numberings()
         queries = View(batch, time, self.tables, numberings)
-        recent = rows_of_users(self.recent, self.recent_user, distinct(queries.user))
         cutoff = self.day_starts(time)
-        past = self._past(recent, past_batch(batch, self.config), numberings, int(cutoff.min(initial=self.boundary)))
+        earliest = int(cutoff.min(initial=self.boundary))
+        past = self._past(self._recent_of(queries.user), past_batch(batch, self.config), numberings, earliest)
         video = queries.number("video_id")
         vocabularies = self.knowledge.vocabularies
 
@@ -281,6 +281,9 @@ class FeatureState:
 
     def _view(self, batch: Batch, time: Ints) -> View:
         return View(batch, time, self.tables, self._numberings())
+
+    def _recent_of(self, user: Ints) -> Batch:
+        return rows_of_users(self.recent, self.recent_user, distinct(user))
 
     def _past(self, recent: Batch, today: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
         batch = join(recent, today)
