@@ -61,7 +61,7 @@ class Bias(Protocol):
 
     def leave(self, raw: tf.Tensor, h: tf.Tensor, shown: Shown) -> tuple[tf.Tensor, "tf.Tensor | float"]:
         """The raw outputs [n, S] and a penalty on the loss, from the network's own raw outputs [n, S] and the trunk's
-        representations h [K, n, H]."""
+        representations h [K, n, H] (or K of [n, H])."""
         ...
 
 

@@ -152,14 +152,19 @@ def _gathered(table: tf.Variable, field: IntField, ints: tf.Tensor) -> tf.Tensor
     request's many small fields cost as much as its small products."""
     if not field.pooled:
         return tf.gather(table, tf.gather(ints, field.offset, axis=1))
-    ids = ints[:, field.offset : field.offset + field.width]
+    ids = tf.transpose(ints[:, field.offset : field.offset + field.width])
     return _mean(tf.gather(table, tf.maximum(ids, 0)), ids)
 
 
 def _mean(places: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """The mean [n, dim] over the first axis of places [width, n, dim], without those whose id [width, n] is PADDING.
+
+    The places come first since ONNX Runtime adds up whole rows of n dim numbers there, and row by row otherwise: half
+    the time for 4 places of 8 numbers.
+    """
     present = tf.cast(ids >= 0, places.dtype)
-    weights = present / tf.maximum(tf.reduce_sum(present, 1, keepdims=True), 1)
-    return tf.reduce_sum(places * weights[:, :, None], 1)
+    weights = present / tf.maximum(tf.reduce_sum(present, 0, keepdims=True), 1)
+    return tf.reduce_sum(places * weights[:, :, None], 0)
 
 
 def _bags(table: tf.Variable, ids: tf.Tensor, fields: list[IntField], sparse: bool) -> list[tf.Tensor]:

@@ -12,7 +12,9 @@ from models.noise import Noise, Stacked, derive
 class Towers(keras.layers.Layer):  # type: ignore[misc]
     """raw_k = w_k · tower_k(h_k) + b_k: a ReLU network of its own per objective, and a linear head.
 
-    h [K, n, H] gives raw [n, S], the outputs that each objective's head asks for side by side.
+    h [K, n, H] gives raw [n, S], the outputs that each objective's head asks for side by side. Where the trunk gives K of
+    [n, H] one by one, the towers follow one by one: each of their layers is then one product with bias and ReLU inside in
+    ONNX Runtime, and nothing is put together in between (docs/decisions/0011).
 
     Args:
         layers: the widths of a tower's hidden layers; none leaves the head alone.
@@ -56,7 +58,9 @@ class Towers(keras.layers.Layer):  # type: ignore[misc]
         initial = keras.initializers.GlorotUniform(derive(self.seed, "more heads", k))
         return self.add_weight(shape=(inputs, self.outputs[k] - 1), initializer=initial, name=f"more_{k}")
 
-    def call(self, h: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
+    def call(self, h: "tf.Tensor | list[tf.Tensor]", noise: Noise | None = None) -> tf.Tensor:
+        if isinstance(h, list):
+            return tf.concat([self._alone(k, own) for k, own in enumerate(h)], 1) + self.head_bias
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
             h = tf.nn.relu(tf.matmul(h, kernel.value) + bias)
             h = noise.dropout(h, self.dropout) if noise else h
@@ -67,6 +71,13 @@ class Towers(keras.layers.Layer):  # type: ignore[misc]
                 columns += [raw[:, k : k + 1]] + ([tf.matmul(h[k], self.more[k].value)] if k in self.more else [])
             raw = tf.concat(columns, 1)
         return raw + self.head_bias
+
+    def _alone(self, k: int, h: tf.Tensor) -> tf.Tensor:
+        """One objective's raw outputs [n, outputs] from its own h [n, H], without the heads' biases."""
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            h = tf.nn.relu(tf.matmul(h, kernel.value[k]) + bias.value[k])
+        first = tf.matmul(h, self.head.value[k])
+        return tf.concat([first, tf.matmul(h, self.more[k].value)], 1) if k in self.more else first
 
     def get_config(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("layers", "head_biases", "dropout", "seed", "outputs", "name")}

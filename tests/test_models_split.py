@@ -168,6 +168,11 @@ def test_the_compiled_scorer_is_the_plain_network(kind: str, data: st.DataObject
         scores = scorer.score(*(request[side] for side in ORDER))
         np.testing.assert_allclose(scores.predictions, expected, **CLOSE)
         np.testing.assert_allclose(scores.gates, gates, **CLOSE)
+    request = requested(network, 70, seed=70)  # enough for two threads
+    expected, gates = plain(network, request)
+    shared = Scorer.load(tmp_path, threads=2).score(*(request[side] for side in ORDER))
+    np.testing.assert_allclose(shared.predictions, expected, **CLOSE)
+    np.testing.assert_allclose(shared.gates, gates, **CLOSE)
 
 
 def test_the_bundle_says_what_is_split() -> None:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from models.tower import Towers
@@ -12,6 +13,16 @@ def test_towers_are_their_formula() -> None:
     h = tf.constant([[[1.0, 2.0]], [[-1.0, 4.0]]])  # [K=2, n=1, H=2]
     # first: relu(1, -1 + 4) = (1, 3) -> 1 + 9 + 0.5; second: relu(-1, 4) = (0, 4) -> 0 + 4 - 1
     assert towers(h).numpy().tolist() == [[10.5, 3.0]]
+
+
+@pytest.mark.parametrize("layers", [(), (5, 4)])
+def test_representations_one_by_one_give_what_they_give_together(layers: tuple[int, ...]) -> None:
+    towers = Towers(layers, (0.5, 0.25, -0.25, -1.0), 0.0, seed=1, outputs=(1, 2, 1))
+    towers.build((3, None, 6))
+    for bias in towers.biases:
+        bias.assign(np.random.default_rng(1).normal(0, 0.5, bias.shape))
+    h = tf.random.stateless_normal([3, 7, 6], [1, 2])
+    np.testing.assert_allclose(towers(tf.unstack(h)), towers(h), rtol=1e-6, atol=1e-6)
 
 
 def test_towers_start_different() -> None:

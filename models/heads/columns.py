@@ -57,19 +57,29 @@ class Heads:
 
     def to_natural(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor:
         """Predictions [n, K] in natural units from raw [n, S]; those of logits side by side in one operation."""
-        each, parts = self._each(raw, blocks), []
+        parts = []
         for logits, run in groupby(range(len(self.heads)), lambda k: isinstance(self.heads[k], Logit)):
             places = list(run)
             if logits:
                 parts.append(tf.sigmoid(raw[:, self.first[places[0]] : self.first[places[-1]] + 1]))
             else:
-                parts += [head.to_natural(own, group)[:, None] for head, own, group in (each[k] for k in places)]
+                parts += [self._natural(k, raw, blocks)[:, None] for k in places]
         return tf.concat(parts, 1)
+
+    def _natural(self, k: int, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor:
+        """One objective's predictions [n]."""
+        own = raw[:, self.first[k] : self.first[k] + self.outputs[k]]
+        return self.heads[k].to_natural(own, self._group_of(k, blocks))
+
+    def _group_of(self, k: int, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor | None:
+        """The rows' duration groups [n], where objective k has some."""
+        place = self._group[k]
+        return None if place is None else blocks["video"][0][:, place]
 
     def _each(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> list[tuple[Head, tf.Tensor, tf.Tensor | None]]:
         """Each head with its columns of raw and its rows' duration groups."""
         columns = tf.split(raw, self.outputs, 1)
-        groups = [None if place is None else blocks["video"][0][:, place] for place in self._group]
+        groups = [self._group_of(k, blocks) for k in range(len(self.heads))]
         return list(zip(self.heads, columns, groups, strict=True))
 
 

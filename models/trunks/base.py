@@ -12,11 +12,11 @@ from models.noise import Noise
 
 
 class TrunkOutput(NamedTuple):
-    """h [K, n, H]; gates [n, K, E], of the last level, 0 where an objective cannot use an expert (E is 0 without
-    experts); penalty: a scalar that is added to the loss; units [E, n, H]: the (last level's) experts' outputs, None
-    where they are no ReLU units."""
+    """h [K, n, H], or K of [n, H] where each comes from a network of its own; gates [n, K, E], of the last level, 0 where an
+    objective cannot use an expert (E is 0 without experts); penalty: a scalar that is added to the loss; units [E, n, H]:
+    the (last level's) experts' outputs, None where they are no ReLU units."""
 
-    h: tf.Tensor
+    h: "tf.Tensor | list[tf.Tensor]"
     gates: tf.Tensor
     penalty: tf.Tensor
     units: tf.Tensor | None = None
@@ -70,9 +70,9 @@ class Trunk(keras.layers.Layer):  # type: ignore[misc]
         """The weights that serve more than one objective."""
         raise NotImplementedError
 
-    def without_gates(self, h: tf.Tensor, penalty: tf.Tensor | None = None) -> TrunkOutput:
+    def without_gates(self, h: "tf.Tensor | list[tf.Tensor]", penalty: tf.Tensor | None = None) -> TrunkOutput:
         """The output of a trunk that has no experts."""
-        gates = tf.zeros([tf.shape(h)[1], self.count, 0])
+        gates = tf.zeros([tf.shape(h[0])[0], self.count, 0])
         return TrunkOutput(h, gates, tf.constant(0.0) if penalty is None else penalty)
 
     def call(self, x: "tf.Tensor | Split", noise: Noise | None = None) -> TrunkOutput:

@@ -55,7 +55,7 @@ class Parallel:
 
     def __call__(self, x: "tf.Tensor | Split", noise: Noise | None = None, dropout: float = 0.0) -> tf.Tensor:
         if isinstance(x, Split):
-            return tf.stack([self._alone(part, of_part(x, part)) for part in range(self.parts)])
+            return tf.stack(self.alone(x))
         if noise:
             return tf.stack(self.each(x, noise, dropout))
         hidden = x
@@ -88,8 +88,11 @@ class Parallel:
         hidden = linear(hidden, self.kernels[i].value, self.biases[i].value)
         return self._activate(i, hidden, [norm.value for norm in self.norms])
 
+    def alone(self, x: Split) -> list[tf.Tensor]:
+        """For one request's candidates, the networks' outputs [n, H] one by one."""
+        return [self._alone(part, of_part(x, part)) for part in range(self.parts)]
+
     def _alone(self, part: int, x: Split) -> tf.Tensor:
-        """One network's output [n, H]."""
         hidden: tf.Tensor | Split = x
         for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             hidden = linear(hidden, kernel.value[part], bias.value[part])

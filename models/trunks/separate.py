@@ -27,4 +27,6 @@ class Separate(Trunk):
         self.built = True
 
     def call(self, x: "tf.Tensor | Split", noise: Noise | None = None) -> TrunkOutput:
+        if isinstance(x, Split):
+            return self.without_gates(self.networks.alone(x))
         return self.without_gates(self.networks(x, noise, self.dropout))

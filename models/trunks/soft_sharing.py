@@ -26,6 +26,8 @@ class SoftSharing(Trunk):
         self.built = True
 
     def call(self, x: "tf.Tensor | Split", noise: Noise | None = None) -> TrunkOutput:
+        if isinstance(x, Split) and self.settings.tie < 1:
+            return self.without_gates(self.networks.alone(x))
         h = self.networks(x, noise, self.dropout)
         if self.settings.tie == 1:
             return self.without_gates(for_all(h, self.count))
