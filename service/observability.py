@@ -1,12 +1,16 @@
 """Metrics for Prometheus and structured logs."""
 
+import json
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from time import perf_counter
+from typing import Any
 
+import orjson
 import structlog
 from prometheus_client import (
     CollectorRegistry,
@@ -52,6 +56,9 @@ class Metrics:
             "watchnext_stage_seconds", "Time of a stage of the pipeline", ["stage"], buckets=SECONDS, registry=to
         )
         self._stages = cache(self.stage_seconds.labels)
+        self._answered = cache(
+            lambda route, status: (self.requests.labels(route, status), self.request_seconds.labels(route))
+        )
         self.candidates = Histogram(
             "watchnext_candidates", "Candidates scored in a request", ["route"], buckets=COUNTS, registry=to
         )
@@ -137,6 +144,12 @@ class Metrics:
         finally:
             self._stages(name).observe(perf_counter() - started)
 
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request was."""
+        count, times = self._answered(route, str(status))
+        count.inc()
+        times.observe(seconds)
+
     def text(self) -> bytes:
         """In Prometheus's text format, of all worker processes."""
         if not self.shared:
@@ -158,10 +171,10 @@ def configure_logs(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.ExceptionRenderer(trace),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=_Lines,
         cache_logger_on_first_use=False,
     )
     root, least = logging.getLogger(), logging.getLevelNamesMapping()[level.upper()]
@@ -169,6 +182,27 @@ def configure_logs(level: str) -> None:
     for handler in [handler for handler in root.handlers if isinstance(handler, _ToStructlog)]:
         root.removeHandler(handler)
     root.addHandler(_ToStructlog(least))
+
+
+def _json(line: Any, default: Callable[[Any], Any]) -> str:
+    """What orjson can't write (numbers of more than 64 bits) the standard library can."""
+    try:
+        return orjson.dumps(line, default, orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        return json.dumps(line, default=default)
+
+
+class _Lines:
+    """Writes to what is the standard output by then."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def msg(self, line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    debug = info = warning = error = critical = exception = fatal = log = msg
 
 
 class _ToStructlog(logging.Handler):

@@ -2,7 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from service.problems import shorten
@@ -22,10 +32,18 @@ def _decimal(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-def _decimals(values: Any) -> Any:
-    if not isinstance(values, list) or {*map(type, values)} <= {str}:
-        return values
-    return [_decimal(value) for value in values]
+def _ids(values: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """ASCII texts of good length need no looking at one by one, which ``check`` does of all others. It holds the limits
+    of the list too, none of which is below :data:`MAX_CANDIDATES`."""
+    if type(values) is not list:
+        return check(values)
+    try:
+        together = "".join(values)
+    except TypeError:
+        return check([_decimal(value) for value in values])
+    lengths = {*map(len, values)} or {0}
+    good = min(lengths) > 0 and max(lengths) <= MAX_ID and len(values) <= MAX_CANDIDATES
+    return values if good and together.isascii() and "\x00" not in together else check(values)
 
 
 def _distinct(ids: list[str]) -> list[str]:
@@ -46,7 +64,7 @@ _IdText = Annotated[
 ]
 
 Id = Annotated[_IdText, BeforeValidator(_decimal)]
-Ids = Annotated[list[_IdText], BeforeValidator(_decimals)]
+Ids = Annotated[list[_IdText], WrapValidator(_ids)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
 Timestamp = Annotated[int, Field(strict=True, ge=MIN_TIMESTAMP, le=MAX_TIMESTAMP, description="ms since the epoch, UTC")]
 Weight = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_WEIGHT, le=MAX_WEIGHT)]

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 LARGEST_GROUP = 2_000
 """Operations in one commit."""
-GATHERING = 0.05
+GATHERING = 0.2
 """Seconds that slates wait for others to be written with; nobody waits for theirs."""
 
 
