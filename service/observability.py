@@ -4,11 +4,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
@@ -56,6 +55,7 @@ class Metrics:
             "watchnext_stage_seconds", "Time of a stage of the pipeline", ["stage"], buckets=SECONDS, registry=to
         )
         self._stages = cache(self.stage_seconds.labels)
+        self.of_route = cache(self._of_route)
         self._answered = cache(
             lambda route, status: (self.requests.labels(route, status), self.request_seconds.labels(route))
         )
@@ -136,13 +136,12 @@ class Metrics:
             "watchnext_load_seconds", "Time to load and warm the bundle", multiprocess_mode="mostrecent", registry=to
         )
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = perf_counter()
-        try:
-            yield
-        finally:
-            self._stages(name).observe(perf_counter() - started)
+    def _of_route(self, route: str) -> "OfRoute":
+        return OfRoute(self.candidates.labels(route), self.filtered.labels(route), self.empty_slates.labels(route))
+
+    def stage(self, name: str) -> "_Stage":
+        """Times a block."""
+        return _Stage(self._stages(name))
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """A request was."""
@@ -157,6 +156,27 @@ class Metrics:
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
+
+
+class _Stage:
+    __slots__ = ("_started", "_times")
+
+    def __init__(self, times: Histogram) -> None:
+        self._times = times
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._times.observe(perf_counter() - self._started)
+
+
+class OfRoute(NamedTuple):
+    """What is counted of a route."""
+
+    candidates: Histogram
+    filtered: Counter
+    empty_slates: Counter
 
 
 def configure_logs(level: str) -> None:

@@ -46,8 +46,10 @@ class Entries:
     @cached_property
     def visible(self) -> Ints:
         """When each can be known [L, m], ms."""
-        common = self._batch.numbers("visible_at").astype(np.float64)
         own = [f"{label}_visible_at" for label in self.labels]
+        if not any(name in self._batch for name in own):
+            return self._batch.numbers("visible_at").astype(np.int64) + self._of_labels(self.past.delays)
+        common = self._batch.numbers("visible_at").astype(np.float64)
         times = np.array([self._batch.numbers(name) if name in self._batch else common for name in own], np.float64)
         times = times.reshape(len(self.labels), len(self))
         return np.where(np.isnan(times), common, times).astype(np.int64) + self._of_labels(self.past.delays)
