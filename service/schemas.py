@@ -1,5 +1,6 @@
 """What the API takes and answers. The limits are part of the contract, so they are constants, and OpenAPI states them."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -78,6 +79,11 @@ Outcome = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "number"}, {"type": 
 """Of a label: checked likewise."""
 
 
+def _field(default: Callable[[], Any], **facts: Any) -> Any:
+    """A field that is empty where it is left out; pydantic would deep-copy a plain default for every request."""
+    return Field(default_factory=default, json_schema_extra={"default": default()}, **facts)
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,26 +93,28 @@ class HistoryItem(Strict):
 
     video_id: Id
     timestamp: Timestamp
-    outcomes: dict[Key, Outcome] = Field({}, max_length=MAX_KEYS, description="by label; times watched in seconds")
-    context: dict[Key, Value] = Field({}, max_length=MAX_KEYS, description="the context features of that impression")
+    outcomes: dict[Key, Outcome] = _field(dict, max_length=MAX_KEYS, description="by label; times watched in seconds")
+    context: dict[Key, Value] = _field(dict, max_length=MAX_KEYS, description="the context features of that impression")
 
 
 class SlateRequest(Strict):
     """What both endpoints take."""
 
     user_id: Id
-    context: dict[Key, Value] = Field({}, max_length=MAX_KEYS, description="context features by name; absent ones are null")
-    query_video_id: Id | None = Field(None, description="the video that is being watched")
-    weights: dict[Key, Weight] = Field(
-        {}, max_length=MAX_KEYS, description="ranking weights by objective, in place of the configured ones"
+    context: dict[Key, Value] = _field(
+        dict, max_length=MAX_KEYS, description="context features by name; absent ones are null"
     )
-    history: list[HistoryItem] = Field(
-        [],
+    query_video_id: Id | None = Field(None, description="the video that is being watched")
+    weights: dict[Key, Weight] = _field(
+        dict, max_length=MAX_KEYS, description="ranking weights by objective, in place of the configured ones"
+    )
+    history: list[HistoryItem] = _field(
+        list,
         max_length=MAX_HISTORY,
         description="what the user did after the bundle's stored state ends, in place of what the events told",
     )
     history_replaces: bool = Field(False, strict=True, description="`history` stands instead of the stored state")
-    exclude: Ids = Field([], max_length=MAX_EXCLUDED, description="video ids never to be returned")
+    exclude: Ids = _field(list, max_length=MAX_EXCLUDED, description="video ids never to be returned")
     timestamp: Timestamp | None = Field(None, description="ms since the epoch, UTC; default: now")
     explain: bool = Field(False, strict=True, description="add each objective's contribution and gate weights")
     format: Literal["items", "columns"] = Field(
