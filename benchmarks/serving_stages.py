@@ -34,23 +34,23 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parents[1]
-STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("loop: body to JSON", ("service.strict_json:from_json",)),
-    ("loop: body checked", ("fastapi._compat.v2:ModelField.validate",)),
-    ("loop: who, and how often", ("service.guard:Guard._check",)),
-    ("loop: log line, metrics", ("service.access:Access._count",)),
-    ("rank: to_query", ("service.ranking_api:to_query",)),
-    ("rank: hydrate", ("service.pipeline:hydrate",)),
-    ("rank: gather", ("service.pipeline:gather",)),
-    ("rank: filter", ("service.pipeline:keep_eligible",)),
-    ("rank: score", ("service.pipeline:score",)),
-    ("rank: combine", ("service.pipeline:combine",)),
-    ("rank: slate", ("service.pipeline:cut",)),
-    ("rank: counts of what happened", ("service.pipeline:note",)),
-    ("rank: encode", ("service.ranking_api:encode",)),
-    ("rank: handed to the log", ("service.ranking_api:log_served",)),
-)
-"""By the threads that they run in. Of several places a version has one."""
+STAGES = {
+    "loop: body to JSON": "service.strict_json:from_json",
+    "loop: body checked": "fastapi._compat.v2:ModelField.validate",
+    "loop: who, and how often": "service.guard:Guard._check",
+    "loop: log line, metrics": "service.access:Access._count",
+    "rank: to_query": "service.ranking_api:to_query",
+    "rank: hydrate": "service.pipeline:hydrate",
+    "rank: gather": "service.pipeline:gather",
+    "rank: filter": "service.pipeline:keep_eligible",
+    "rank: score": "service.pipeline:score",
+    "rank: combine": "service.pipeline:combine",
+    "rank: slate": "service.pipeline:cut",
+    "rank: counts of what happened": "service.pipeline:note",
+    "rank: encode": "service.ranking_api:encode",
+    "rank: handed to the log": "service.ranking_api:log_served",
+}
+"""Functions by what they do, and in which thread."""
 Clocked = Mapping[str, Mapping[str, float]]
 """CPU seconds: of ``stages``, of ``threads``."""
 THREADS = {"MainThread": "loop", "rank": "rank", "feedback": "writer"}
@@ -78,32 +78,16 @@ class Clocks:
 
         return clocked
 
-    def wrap_async(self, stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """Of a coroutine that never waits."""
-
-        @functools.wraps(work)
-        async def clocked(*args: Any, **kwargs: Any) -> Any:
-            began = time.thread_time()
-            result = await work(*args, **kwargs)
-            self.seconds[stage] += time.thread_time() - began
-            return result
-
-        return clocked
-
     def install(self) -> None:
-        for stage, places in STAGES:
-            for place in places:
-                module, _, name = place.partition(":")
-                try:
-                    owner: Any = importlib.import_module(module)
-                    *path, last = name.split(".")
-                    for part in path:
-                        owner = getattr(owner, part)
-                    found = getattr(owner, last)
-                except (ImportError, AttributeError):
-                    continue
-                wrap = self.wrap_async if hasattr(found, "__code__") and found.__code__.co_flags & 0x80 else self.wrap
-                setattr(owner, last, wrap(stage, found))
+        """Wrap the stages where they are looked up; one that a version doesn't have is part of its thread's rest."""
+        for stage, place in STAGES.items():
+            module, _, name = place.partition(":")
+            owner: Any = importlib.import_module(module)
+            *path, last = name.split(".")
+            for part in path:
+                owner = getattr(owner, part, None)
+            if hasattr(owner, last):
+                setattr(owner, last, self.wrap(stage, getattr(owner, last)))
 
 
 def thread_seconds() -> dict[str, float]:
@@ -246,9 +230,10 @@ def difference(before: Clocked, after: Clocked, requests: int) -> dict[str, floa
         for part in ("stages", "threads")
     }
     stages, threads = each["stages"], each["threads"]
-    row = {stage: stages.get(stage, 0.0) for stage, _ in STAGES}
+    row = {stage: stages.get(stage, 0.0) for stage in STAGES}
     for kind in THREADS.values():
-        row[f"{kind}: the rest"] = threads[kind] - sum(v for key, v in stages.items() if key.startswith(f"{kind}:"))
+        if named := [stages[key] for key in stages if key.startswith(f"{kind}:")]:
+            row[f"{kind}: the rest"] = threads[kind] - sum(named)
         row[f"{kind}: in all"] = threads[kind]
     return row | {"the process": threads["process"]}
 

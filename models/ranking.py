@@ -97,7 +97,7 @@ class Combined:
 
     @property
     def not_finite(self) -> NDArray[np.bool_]:
-        return np.isneginf(self.keys)
+        return np.asarray(self.keys == -np.inf)
 
     @cached_property
     def sunk(self) -> int:
@@ -113,15 +113,14 @@ def combine(predictions: Predictions, ranking: Ranking) -> Combined:
         if ranking.combine == "weighted_product":
             ratios = np.log1p(np.maximum(ratios, 0.0))
         contributions = ratios * ranking.weights
-        contributions[:, ranking.weights == 0] = 0.0
+        if not ranking.weights.all():
+            contributions = np.where(ranking.weights == 0, 0.0, contributions)
         keys = contributions.sum(axis=1)
-    if not (np.isfinite(predictions).all() and np.isfinite(keys).all()):
-        finite = np.isfinite(predictions).all(axis=1) & np.isfinite(keys)
-        keys = np.where(finite, keys, -np.inf)
-    scores = keys
-    if ranking.combine == "weighted_product":
-        scores = np.exp(np.minimum(keys, LARGEST_EXPONENT))
-    return Combined(keys, np.where(np.isneginf(keys), np.nan, scores), contributions)
+    finite = np.isfinite(predictions).all(axis=1) & np.isfinite(keys)
+    sound = bool(finite.all())
+    keys = keys if sound else np.where(finite, keys, -np.inf)
+    scores = np.exp(np.minimum(keys, LARGEST_EXPONENT)) if ranking.combine == "weighted_product" else keys
+    return Combined(keys, scores if sound else np.where(finite, scores, np.nan), contributions)
 
 
 def expected(predictions: Predictions, given: Sequence[int | None]) -> NDArray[np.float64]:

@@ -57,11 +57,11 @@ class Entries:
     @cached_property
     def counts(self) -> Ints:
         """When each counts [L, m], ms."""
-        if SEEN not in self._batch:
+        if SEEN not in self._batch or np.isnan(seen := self._batch.numbers(SEEN)).all():
             return self.visible
         closes = self._batch.numbers("timestamp").astype(np.int64) + self._of_labels(self.past.windows)
         closes = closes + self._of_labels(self.past.delays)
-        return np.where(np.isnan(self._batch.numbers(SEEN)), self.visible, np.maximum(self.visible, closes))
+        return np.where(np.isnan(seen), self.visible, np.maximum(self.visible, closes))
 
     @cached_property
     def seen(self) -> Ints:
