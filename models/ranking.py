@@ -10,6 +10,7 @@ A score depends on its own row alone, never on the other candidates.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -96,7 +97,12 @@ class Combined:
 
     @property
     def not_finite(self) -> NDArray[np.bool_]:
-        return np.isneginf(self.keys)
+        return np.asarray(self.keys == -np.inf)
+
+    @cached_property
+    def sunk(self) -> int:
+        """How many aren't finite."""
+        return int(np.count_nonzero(self.not_finite))
 
 
 def combine(predictions: Predictions, ranking: Ranking) -> Combined:
@@ -106,17 +112,22 @@ def combine(predictions: Predictions, ranking: Ranking) -> Combined:
         ratios = expected(predictions, ranking.given) / ranking.means
         if ranking.combine == "weighted_product":
             ratios = np.log1p(np.maximum(ratios, 0.0))
-        contributions = np.where(ranking.weights == 0, 0.0, ratios * ranking.weights)
+        contributions = ratios * ranking.weights
+        if not ranking.weights.all():
+            contributions = np.where(ranking.weights == 0, 0.0, contributions)
         keys = contributions.sum(axis=1)
     finite = np.isfinite(predictions).all(axis=1) & np.isfinite(keys)
-    keys = np.where(finite, keys, -np.inf)
+    sound = bool(finite.all())
+    keys = keys if sound else np.where(finite, keys, -np.inf)
     scores = np.exp(np.minimum(keys, LARGEST_EXPONENT)) if ranking.combine == "weighted_product" else keys
-    return Combined(keys, np.where(finite, scores, np.nan), contributions)
+    return Combined(keys, scores if sound else np.where(finite, scores, np.nan), contributions)
 
 
 def expected(predictions: Predictions, given: Sequence[int | None]) -> NDArray[np.float64]:
     """s [n, K] from predictions [n, K]: p(given) E[y | given] where an objective is conditional."""
     values = predictions.astype(np.float64)
+    if not any(other is not None for other in given):
+        return values
     result = values.copy()
     for k, other in enumerate(given):
         if other is not None:
@@ -126,7 +137,7 @@ def expected(predictions: Predictions, given: Sequence[int | None]) -> NDArray[n
 
 def order(keys: NDArray[np.float64], ids: Sequence[str]) -> NDArray[np.int64]:
     """Positions of the candidates, best first [n]; equal keys by video id."""
-    by_key = np.argsort(-keys, kind="stable")
+    by_key = (-keys).argsort()
     ordered = keys[by_key]
     if not (ordered[1:] == ordered[:-1]).any():
         return by_key

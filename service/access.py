@@ -1,10 +1,11 @@
 """The outermost layer: a request gets its id, its log line and its metrics, and a defect is answered without a traceback."""
 
+from os import urandom
 from time import perf_counter
-from uuid import uuid4
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from service.observability import Metrics
 from service.problems import Problem
@@ -18,12 +19,13 @@ QUIET = ("/healthz", "/readyz", "/metrics")
 class Access:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
+        self._log = log.bind()  # looked up once: this is the one line that every request writes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         started = perf_counter()
-        request_id = uuid4().hex
+        request_id = urandom(16).hex()
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -34,22 +36,22 @@ class Access:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self.app(scope, receive, note)
-            except Exception:
-                log.exception("request failed")
-                if status:
-                    raise
-                await Problem(500, "the service has a defect; its log says more").response()(scope, receive, note)
-            finally:
-                self._count(scope, status, perf_counter() - started)
+        bound = bind_contextvars(request_id=request_id)
+        try:
+            await self.app(scope, receive, note)
+        except Exception:
+            log.exception("request failed")
+            if status:
+                raise
+            await Problem(500, "the service has a defect; its log says more").response()(scope, receive, note)
+        finally:
+            self._count(scope, status, perf_counter() - started)
+            reset_contextvars(**bound)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        self.metrics.requests.labels(route, str(status)).inc()
-        self.metrics.request_seconds.labels(route).observe(seconds)
-        write = log.debug if route in QUIET else log.info
+        self.metrics.answered(route, status, seconds)
+        write = self._log.debug if route in QUIET else self._log.info
         caller = {"key": scope["state"]["key_id"]} if "key_id" in scope["state"] else {}
         milliseconds = round(seconds * 1e3, 2)
         write("request", method=scope["method"], route=route, status=status, milliseconds=milliseconds, **caller)

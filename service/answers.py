@@ -9,7 +9,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from models.ranking import order
 from service.pipeline import Slate
 
 
@@ -17,13 +16,13 @@ def encode(slate: Slate) -> bytes:
     body: dict[str, Any] = {"request_id": slate.query.request_id, "model_version": slate.version, "degraded": slate.degraded}
     body |= {"slate": _slate(slate)} if slate.query.columns else {"items": _items(slate)}
     if slate.query.scored:
-        body["candidates"] = _columns(slate, order(slate.combined.keys, slate.candidates.video_ids))
+        body["candidates"] = _columns(slate, slate.best_first)
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _slate(slate: Slate) -> dict[str, Any]:
     """The items as one list a field, without an object an item."""
-    brought = [slate.candidates.generators[place] for place in slate.shown.tolist()]
+    brought = [*map(slate.candidates.generators.__getitem__, slate.shown.tolist())]
     columns = {**_columns(slate, slate.shown), "generators": brought}
     if slate.query.explain:
         columns["explanation"] = [_explanation(slate, slot) for slot in range(len(slate.shown))]
@@ -33,7 +32,7 @@ def _slate(slate: Slate) -> dict[str, Any]:
 def _columns(slate: Slate, places: NDArray[np.int64]) -> dict[str, Any]:
     predictions = np.ascontiguousarray(slate.scores.predictions[places].T, np.float32)
     return {
-        "video_id": [slate.candidates.video_ids[place] for place in places.tolist()],
+        "video_id": [*map(slate.candidates.video_ids.__getitem__, places.tolist())],
         "score": slate.combined.scores[places],
         "predictions": dict(zip(slate.query.ranking.objectives, predictions, strict=True)),
     }

@@ -16,6 +16,7 @@ from service import events_api, guard, health, models_api, problems, ranking_api
 from service.access import Access
 from service.body_limit import BodyLimit
 from service.clock import Clock, ReplayClock, now
+from service.direct import Direct
 from service.loading import Loader, load_champion, load_version, read_blocked, warm
 from service.memory import settle
 from service.observability import Metrics, configure_logs
@@ -69,6 +70,7 @@ def create_app(
         redirect_slashes=False,
     )
     problems.install(app)
+    app.add_middleware(Direct, routes=ranking_api.router.routes)  # added first: the innermost
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     app.add_middleware(guard.Guard, settings=settings)
     app.add_middleware(Access, metrics=metrics)  # added last: the outermost

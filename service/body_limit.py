@@ -31,7 +31,10 @@ class BodyLimit:
             if size > self.limit:
                 return await self._refuse(scope, receive, send)
             messages.append(message)
-        await self.app(scope, _replay(messages, receive), send)
+        if len(messages) > 1 and messages[-1]["type"] == "http.request":
+            whole = b"".join(message.get("body", b"") for message in messages)
+            messages = [{"type": "http.request", "body": whole, "more_body": False}]
+        await self.app(scope, replay(messages, receive), send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The rest of the body stays unread, so the connection can't be used again.
@@ -39,7 +42,8 @@ class BodyLimit:
         await problem.response()(scope, receive, send)
 
 
-def _replay(messages: Sequence[Message], receive: Receive) -> Receive:
+def replay(messages: Sequence[Message], receive: Receive) -> Receive:
+    """Receives these messages again, and then what comes."""
     remaining = iter(messages)
 
     async def replay() -> Message:

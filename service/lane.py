@@ -1,11 +1,17 @@
-"""The bounded queue in front of the threads that rank: what can't be answered in time is refused before any work is done."""
+"""The bounded queue in front of the threads that rank: what can't be answered in time is refused before any work is done.
+
+A request crosses to a thread and back once, and what it crosses by is part of its latency. So these are bare threads on a
+queue: an executor's future, the event loop's wrapped around it and a timeout's scope took three times the CPU.
+"""
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
-from threading import Lock
-from typing import ParamSpec, TypeVar
+from functools import partial
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from service.problems import Problem
 
@@ -20,9 +26,11 @@ class Lane:
     while it waited is never begun.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: int, waiting: int) -> None:
-        self._pool, self._threads, self._most = pool, threads, threads + waiting
+    def __init__(self, threads: int, waiting: int) -> None:
+        self._threads, self._most = threads, threads + waiting
+        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._lock = Lock()
+        self._started = 0
         self.taken = 0
 
     @property
@@ -35,24 +43,76 @@ class Lane:
         if self.taken >= self._most:
             raise Problem(503, f"{self.taken} requests are being ranked or wait for it", headers={"retry-after": "1"})
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, seconds: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``work`` in one of the threads, with the caller's context variables.
 
         Raises:
             Problem: 503, there is no place left.
+            TimeoutError: it took more than ``seconds``.
         """
+        loop = asyncio.get_running_loop()
+        job = _Job(loop, partial(copy_context().run, work, *args, **kwargs))
         with self._lock:
             self.check()
             self.taken += 1
+            if self._started < min(self.taken, self._threads):
+                self._started += 1
+                Thread(target=self._work, name=f"rank_{self._started}", daemon=True).start()
+        self._jobs.put(job)
+        timer = loop.call_later(seconds, job.expire)
         try:
-            context = copy_context()
-            future = self._pool.submit(lambda: context.run(work, *args, **kwargs))
-        except BaseException:
-            self._leave()
-            raise
-        future.add_done_callback(self._leave)
-        return await asyncio.wrap_future(future)
+            return await job.answer
+        finally:
+            timer.cancel()
+            if self._claim(job):
+                self._leave()  # nobody began it, and now nobody will
 
-    def _leave(self, _: "Future[T] | None" = None) -> None:
+    def close(self) -> None:
+        """The threads end when they have done what waits now."""
+        with self._lock:
+            for _ in range(self._threads):
+                self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if self._claim(job):
+                job.work_off(self._leave)
+
+    def _claim(self, job: "_Job[Any]") -> bool:
+        """Whether the job is the caller's now: it is one thread's, or that of the request which gives it up."""
+        with self._lock:
+            ours, job.claimed = not job.claimed, True
+            return ours
+
+    def _leave(self) -> None:
         with self._lock:
             self.taken -= 1
+
+
+class _Job(Generic[T]):
+    """Work on its way to a thread, and the answer on its way back."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> None:
+        self._loop, self._work = loop, work
+        self.answer: asyncio.Future[T] = loop.create_future()
+        self.claimed = False
+
+    def expire(self) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(TimeoutError())
+
+    def work_off(self, leave: Callable[[], None]) -> None:
+        """In a thread."""
+        try:
+            put: Callable[[Any], None] = self.answer.set_result
+            what: Any = self._work()
+        except BaseException as error:
+            put, what = self.answer.set_exception, error
+        leave()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._tell, put, what)
+        del what  # an error refers to this frame
+
+    def _tell(self, put: Callable[[Any], None], what: Any) -> None:
+        if not self.answer.done():
+            put(what)

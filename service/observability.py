@@ -1,12 +1,15 @@
 """Metrics for Prometheus and structured logs."""
 
+import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 from functools import cache
 from time import perf_counter
+from typing import Any, NamedTuple
 
+import orjson
 import structlog
 from prometheus_client import (
     CollectorRegistry,
@@ -52,6 +55,10 @@ class Metrics:
             "watchnext_stage_seconds", "Time of a stage of the pipeline", ["stage"], buckets=SECONDS, registry=to
         )
         self._stages = cache(self.stage_seconds.labels)
+        self.of_route = cache(self._of_route)
+        self._answered = cache(
+            lambda route, status: (self.requests.labels(route, status), self.request_seconds.labels(route))
+        )
         self.candidates = Histogram(
             "watchnext_candidates", "Candidates scored in a request", ["route"], buckets=COUNTS, registry=to
         )
@@ -129,13 +136,18 @@ class Metrics:
             "watchnext_load_seconds", "Time to load and warm the bundle", multiprocess_mode="mostrecent", registry=to
         )
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = perf_counter()
-        try:
-            yield
-        finally:
-            self._stages(name).observe(perf_counter() - started)
+    def _of_route(self, route: str) -> "OfRoute":
+        return OfRoute(self.candidates.labels(route), self.filtered.labels(route), self.empty_slates.labels(route))
+
+    def stage(self, name: str) -> "_Stage":
+        """Times a block."""
+        return _Stage(self._stages(name))
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request was."""
+        count, times = self._answered(route, str(status))
+        count.inc()
+        times.observe(seconds)
 
     def text(self) -> bytes:
         """In Prometheus's text format, of all worker processes."""
@@ -144,6 +156,27 @@ class Metrics:
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
+
+
+class _Stage:
+    __slots__ = ("_started", "_times")
+
+    def __init__(self, times: Histogram) -> None:
+        self._times = times
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._times.observe(perf_counter() - self._started)
+
+
+class OfRoute(NamedTuple):
+    """What is counted of a route."""
+
+    candidates: Histogram
+    filtered: Counter
+    empty_slates: Counter
 
 
 def configure_logs(level: str) -> None:
@@ -158,10 +191,10 @@ def configure_logs(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.ExceptionRenderer(trace),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=_Lines,
         cache_logger_on_first_use=False,
     )
     root, least = logging.getLogger(), logging.getLevelNamesMapping()[level.upper()]
@@ -169,6 +202,27 @@ def configure_logs(level: str) -> None:
     for handler in [handler for handler in root.handlers if isinstance(handler, _ToStructlog)]:
         root.removeHandler(handler)
     root.addHandler(_ToStructlog(least))
+
+
+def _json(line: Any, default: Callable[[Any], Any]) -> str:
+    """What orjson can't write (numbers of more than 64 bits) the standard library can."""
+    try:
+        return orjson.dumps(line, default, orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        return json.dumps(line, default=default)
+
+
+class _Lines:
+    """Writes to what is the standard output by then."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def msg(self, line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    debug = info = warning = error = critical = exception = fatal = log = msg
 
 
 class _ToStructlog(logging.Handler):

@@ -50,8 +50,8 @@ class Candidates:
 
     def take(self, kept: NDArray[np.int64]) -> "Candidates":
         places = kept.tolist()
-        video_ids = [self.video_ids[i] for i in places]
-        return Candidates(video_ids, self.rows[kept], [self.generators[i] for i in places], self.degraded)
+        video_ids, generators = map(self.video_ids.__getitem__, places), map(self.generators.__getitem__, places)
+        return Candidates(list(video_ids), self.rows[kept], list(generators), self.degraded)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Slate:
     candidates: Candidates
     scores: Scores
     combined: Combined
-    filled: Filled  # positions among the candidates, slot by slot
+    best_first: NDArray[np.int64]  # positions among the candidates
+    filled: Filled  # such positions too, slot by slot
     degraded: Sequence[str]
     rebuildable: bool
 
@@ -151,8 +152,12 @@ def gather(query: Query, person: Person, unwanted: frozenset[str], serving: Serv
 
 def keep_eligible(found: Candidates, unwanted: frozenset[str], query: Query, serving: Serving) -> Candidates:
     """The one place that every candidate passes, whoever brought it. What a recommendation brings must exist by now."""
-    gone = serving.taken_down
-    kept = np.array([video_id not in unwanted and video_id not in gone for video_id in found.video_ids], bool)
+    outs = [out for out in (unwanted, serving.taken_down) if out and not out.isdisjoint(found.video_ids)]
+    if not outs and query.candidates is not None:
+        return found
+    kept = np.ones(len(found.video_ids), bool)
+    if outs:
+        kept = np.array([not any(video_id in out for out in outs) for video_id in found.video_ids], bool)
     if query.candidates is None:
         kept &= serving.features.valid_from[found.rows] <= query.timestamp
     return found if kept.all() else found.take(np.flatnonzero(kept))
@@ -171,7 +176,7 @@ def score(person: Person, candidates: Candidates, serving: Serving) -> Scores:
 def cut(query: Query, person: Person, serving: Serving, candidates: Candidates, scores: Scores, combined: Combined) -> Slate:
     """Best first, ties by video id, at most ``limit``; some slots by lot where the request explores."""
     best_first = order(combined.keys, candidates.video_ids)
-    sunk = int(combined.not_finite.sum())
+    sunk = combined.sunk
     slots = len(best_first) if query.limit is None else query.limit
     lots = stream(query.request_id, serving.salt, "explore") if query.explore else CERTAIN
     filled = fill(best_first, len(best_first) - sunk, slots, query.explore, lots)
@@ -181,20 +186,26 @@ def cut(query: Query, person: Person, serving: Serving, candidates: Candidates, 
     if not person.complete:
         degraded.append("profile: left out")
     rebuildable = query.rebuildable and person.complete
-    return Slate(query, serving.name, serving.version, candidates, scores, combined, filled, degraded, rebuildable)
+    return Slate(
+        query, serving.name, serving.version, candidates, scores, combined, best_first, filled, degraded, rebuildable
+    )
 
 
 def note(slate: Slate, person: Person, found: int, serving: Serving, metrics: Metrics) -> None:
     """Count what happened."""
-    route, candidates = slate.query.route, slate.candidates
-    metrics.candidates.labels(route).observe(len(candidates.video_ids))
-    metrics.filtered.labels(route).inc(found - len(candidates.video_ids))
-    metrics.unknown_users.inc(not person.features.known_user)
-    metrics.unknown_videos.inc(int((candidates.rows < 0).sum()))
-    metrics.not_finite.inc(int(slate.combined.not_finite.sum()))
-    metrics.empty_slates.labels(route).inc(len(slate.shown) == 0)
-    metrics.explored.inc(int(slate.filled.explored.sum()))
-    metrics.profiles_left_out.inc(not person.complete)
-    metrics.stale_counts.inc(slate.query.timestamp >= serving.features.as_of + DAY_MS)
+    n, counts = len(slate.candidates.video_ids), metrics.of_route(slate.query.route)
+    counts.candidates.observe(n)
+    counts.filtered.inc(found - n)
+    counts.empty_slates.inc(len(slate.shown) == 0)
+    for count, more in (
+        (metrics.unknown_users, not person.features.known_user),
+        (metrics.unknown_videos, np.count_nonzero(slate.candidates.rows < 0)),
+        (metrics.not_finite, slate.combined.sunk),
+        (metrics.explored, np.count_nonzero(slate.filled.explored)),
+        (metrics.profiles_left_out, not person.complete),
+        (metrics.stale_counts, slate.query.timestamp >= serving.features.as_of + DAY_MS),
+    ):
+        if more:
+            count.inc(int(more))
     for feature in person.features.nulls:
         metrics.null_context.labels(feature).inc()

@@ -1,6 +1,5 @@
 """POST /v1/rank and POST /v1/recommend."""
 
-import asyncio
 from time import perf_counter
 
 import structlog
@@ -40,10 +39,9 @@ async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Re
         raise Problem(503, "no bundle is loaded; /readyz says why", headers={"retry-after": "5"})
     seconds = runtime.settings.deadline_ms / 1e3
     until = perf_counter() + seconds
-    work = runtime.lane.run(_respond, body, limit, serving, runtime, request.state.request_id, until)
     try:
-        async with asyncio.timeout(seconds):
-            return Response(await work, media_type="application/json")
+        answer = await runtime.lane.run(seconds, _respond, body, limit, serving, runtime, request.state.request_id, until)
+        return Response(answer, media_type="application/json")
     except TimeoutError:
         detail = f"no answer within {runtime.settings.deadline_ms:g} ms"
         raise Problem(503, detail, headers={"retry-after": "1"}) from None

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
@@ -33,6 +34,7 @@ class Buckets:
         return len(self._levels)
 
 
+@lru_cache(1024)
 def caller_of(address: str) -> str:
     """Whose bucket an address is: its own, or of IPv6 that of its /64, which one subscriber has whole."""
     try:

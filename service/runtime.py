@@ -1,7 +1,6 @@
 """What lives as long as the process, whichever bundle it serves."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
@@ -33,9 +32,9 @@ LOOK_SECONDS = 5.0
 
 @dataclass
 class Runtime:
-    """``pool`` ranks: hydrating, scoring and combining are CPU work of milliseconds, which on the event loop would hold up
-    every other request and the health checks. It has about a thread a core, since more would only share the cores
-    out; numpy and the scorer let go of the interpreter's lock while they compute."""
+    """The threads of ``lane`` rank: hydrating, scoring and combining are CPU work of milliseconds, which on the event loop
+    would hold up every other request and the health checks. There is about a thread a core, since more would only share
+    the cores out; numpy and the scorer let go of the interpreter's lock while they compute."""
 
     settings: Settings
     metrics: Metrics
@@ -48,8 +47,7 @@ class Runtime:
     operations: "Operations" = field(init=False)  # given to it by the application
 
     def __post_init__(self) -> None:
-        self.pool = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="rank")
-        self.lane = Lane(self.pool, self.settings.threads, self.settings.queue)
+        self.lane = Lane(self.settings.threads, self.settings.queue)
         self.keyring = Keyring(KeyStore(self.settings.home_folder()))
         self._key_poller = Poller("keys", self.keyring.refresh, self.settings.poll_seconds)
         self.registry = Registry(self.settings.home_folder())
@@ -103,7 +101,7 @@ class Runtime:
         self._key_poller.close()
         self._key_poller.join()
         self.keyring.close()
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.lane.close()
         self.gatherer.close()
         if self.feedback is not None:
             self._looking.close()

@@ -1,8 +1,19 @@
 """What the API takes and answers. The limits are part of the contract, so they are constants, and OpenAPI states them."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from service.problems import shorten
@@ -22,10 +33,18 @@ def _decimal(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-def _decimals(values: Any) -> Any:
-    if not isinstance(values, list) or {*map(type, values)} <= {str}:
-        return values
-    return [_decimal(value) for value in values]
+def _ids(values: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """ASCII texts of good length need no looking at one by one, which ``check`` does of all others. It holds the limits
+    of the list too, none of which is below :data:`MAX_CANDIDATES`."""
+    if type(values) is not list:
+        return check(values)
+    try:
+        together = "".join(values)
+    except TypeError:
+        return check([_decimal(value) for value in values])
+    lengths = {*map(len, values)} or {0}
+    good = min(lengths) > 0 and max(lengths) <= MAX_ID and len(values) <= MAX_CANDIDATES
+    return values if good and together.isascii() and "\x00" not in together else check(values)
 
 
 def _distinct(ids: list[str]) -> list[str]:
@@ -46,7 +65,7 @@ _IdText = Annotated[
 ]
 
 Id = Annotated[_IdText, BeforeValidator(_decimal)]
-Ids = Annotated[list[_IdText], BeforeValidator(_decimals)]
+Ids = Annotated[list[_IdText], WrapValidator(_ids)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
 Timestamp = Annotated[int, Field(strict=True, ge=MIN_TIMESTAMP, le=MAX_TIMESTAMP, description="ms since the epoch, UTC")]
 Weight = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
@@ -60,6 +79,11 @@ Outcome = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "number"}, {"type": 
 """Of a label: checked likewise."""
 
 
+def _field(default: Callable[[], Any], **facts: Any) -> Any:
+    """A field that is empty where it is left out; pydantic would deep-copy a plain default for every request."""
+    return Field(default_factory=default, json_schema_extra={"default": default()}, **facts)
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,26 +93,28 @@ class HistoryItem(Strict):
 
     video_id: Id
     timestamp: Timestamp
-    outcomes: dict[Key, Outcome] = Field({}, max_length=MAX_KEYS, description="by label; times watched in seconds")
-    context: dict[Key, Value] = Field({}, max_length=MAX_KEYS, description="the context features of that impression")
+    outcomes: dict[Key, Outcome] = _field(dict, max_length=MAX_KEYS, description="by label; times watched in seconds")
+    context: dict[Key, Value] = _field(dict, max_length=MAX_KEYS, description="the context features of that impression")
 
 
 class SlateRequest(Strict):
     """What both endpoints take."""
 
     user_id: Id
-    context: dict[Key, Value] = Field({}, max_length=MAX_KEYS, description="context features by name; absent ones are null")
-    query_video_id: Id | None = Field(None, description="the video that is being watched")
-    weights: dict[Key, Weight] = Field(
-        {}, max_length=MAX_KEYS, description="ranking weights by objective, in place of the configured ones"
+    context: dict[Key, Value] = _field(
+        dict, max_length=MAX_KEYS, description="context features by name; absent ones are null"
     )
-    history: list[HistoryItem] = Field(
-        [],
+    query_video_id: Id | None = Field(None, description="the video that is being watched")
+    weights: dict[Key, Weight] = _field(
+        dict, max_length=MAX_KEYS, description="ranking weights by objective, in place of the configured ones"
+    )
+    history: list[HistoryItem] = _field(
+        list,
         max_length=MAX_HISTORY,
         description="what the user did after the bundle's stored state ends, in place of what the events told",
     )
     history_replaces: bool = Field(False, strict=True, description="`history` stands instead of the stored state")
-    exclude: Ids = Field([], max_length=MAX_EXCLUDED, description="video ids never to be returned")
+    exclude: Ids = _field(list, max_length=MAX_EXCLUDED, description="video ids never to be returned")
     timestamp: Timestamp | None = Field(None, description="ms since the epoch, UTC; default: now")
     explain: bool = Field(False, strict=True, description="add each objective's contribution and gate weights")
     format: Literal["items", "columns"] = Field(

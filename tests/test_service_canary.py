@@ -162,7 +162,7 @@ class Happened:
 def runtime(tmp_path: Any) -> Any:
     runtime = Runtime(Settings(home=tmp_path), Metrics(), frozenset())
     yield runtime
-    runtime.pool.shutdown()
+    runtime.lane.close()
     runtime.gatherer.close()
 
 

@@ -1,9 +1,17 @@
-"""Metrics of several processes, and their trap."""
+"""Metrics of several processes, and their trap; log lines."""
 
+import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+
+import pytest
+import structlog
+
+from service.observability import configure_logs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,3 +39,15 @@ def test_the_folder_set_too_late_stops_the_start(tmp_path: Path) -> None:
     done = run(code)
     assert done.returncode != 0
     assert "PROMETHEUS_MULTIPROC_DIR must be set before prometheus_client is imported" in done.stderr
+
+
+def test_a_line_goes_to_the_output_of_the_moment_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info")
+    log = structlog.get_logger().bind()
+    log.info("first", number=2**70, bad=float("nan"), path=Path("x"), text="ü")
+    with redirect_stdout(StringIO()) as elsewhere:
+        log.warning("second", of={1: "a"})
+    (line,) = capsys.readouterr().out.splitlines()
+    first, second = json.loads(line), json.loads(elsewhere.getvalue())
+    assert (first["event"], first["level"], first["number"], first["text"]) == ("first", "info", 2**70, "ü")
+    assert (second["event"], second["level"], second["of"]) == ("second", "warning", {"1": "a"})

@@ -46,8 +46,10 @@ class Entries:
     @cached_property
     def visible(self) -> Ints:
         """When each can be known [L, m], ms."""
-        common = self._batch.numbers("visible_at").astype(np.float64)
         own = [f"{label}_visible_at" for label in self.labels]
+        if not any(name in self._batch for name in own):
+            return self._batch.numbers("visible_at").astype(np.int64) + self._of_labels(self.past.delays)
+        common = self._batch.numbers("visible_at").astype(np.float64)
         times = np.array([self._batch.numbers(name) if name in self._batch else common for name in own], np.float64)
         times = times.reshape(len(self.labels), len(self))
         return np.where(np.isnan(times), common, times).astype(np.int64) + self._of_labels(self.past.delays)
@@ -55,11 +57,11 @@ class Entries:
     @cached_property
     def counts(self) -> Ints:
         """When each counts [L, m], ms."""
-        if SEEN not in self._batch:
+        if SEEN not in self._batch or np.isnan(seen := self._batch.numbers(SEEN)).all():
             return self.visible
         closes = self._batch.numbers("timestamp").astype(np.int64) + self._of_labels(self.past.windows)
         closes = closes + self._of_labels(self.past.delays)
-        return np.where(np.isnan(self._batch.numbers(SEEN)), self.visible, np.maximum(self.visible, closes))
+        return np.where(np.isnan(seen), self.visible, np.maximum(self.visible, closes))
 
     @cached_property
     def seen(self) -> Ints:

@@ -1,6 +1,6 @@
 """Features of a request: the serving face of :class:`data.features.state.FeatureState`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.columns import Batch, Column, Strings
-from data.config import RateFeature
+from data.config import ColumnConfig, RateFeature
 from data.days import day_of, day_start
 from data.features.asof import Ints
 from data.features.candidates import CandidateView, VideoNumbers
@@ -177,8 +177,8 @@ class RequestEncoder:
         state = self.state
         config = state.config
         numberings = self._numberings()
-        columns: dict[str, Column] = {"user_id": Strings.of([user_id]), "query_video_id": Strings.of([query_video_id])}
-        columns |= {name: context_column(column, [context.get(name)]) for name, column in config.log.context.items()}
+        columns: dict[str, Column] = {"user_id": _one(user_id), "query_video_id": _one(query_video_id)}
+        columns |= {name: _context(column, context.get(name)) for name, column in config.log.context.items()}
         number = state.knowledge.vocabularies["user_id"].get(user_id)
         stored = self._nothing if number is None or history_replaces else self._recent(number)
         batch = stored if history is None else join(stored, past_batch(history, config))
@@ -229,14 +229,14 @@ class RequestEncoder:
 
     def _recent(self, number: int) -> Batch:
         start, end = self._recent_start[number : number + 2].tolist()
-        return self.state.recent.between(start, end) if start < end else self._nothing
+        return Batch(_Rows(self.state.recent, start, end)) if start < end else self._nothing
 
     def _past(self, batch: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
         view = View(batch, batch.numbers("timestamp").astype(np.int64), self.state.tables, numberings)
         return Past(view, self.state.config, earliest - self._longest, self._timing)
 
     def _numberings(self) -> dict[str, Numbering]:
-        return {name: Numbering(known) for name, known in self._known.items()}
+        return _Numberings(self._known)
 
     def _valid_from(self) -> Ints:
         table = self.state.tables.get("videos")
@@ -244,6 +244,61 @@ class RequestEncoder:
             return np.zeros(len(self.video_ids), np.int64)
         first = {text: int(time) for text, time in zip(table.ids.texts, table.first_valid(), strict=True)}
         return np.array([first.get(text, 0) for text in self.video_ids], np.int64)
+
+
+class _Numberings(dict[str, Numbering]):
+    """Of one call; each is made when it is first asked for."""
+
+    def __init__(self, known: Mapping[str, Numbering]) -> None:
+        super().__init__()
+        self._known = known
+
+    def __missing__(self, name: str) -> Numbering:
+        made = self[name] = Numbering(self._known[name])
+        return made
+
+
+class _Rows(Mapping[str, Column]):
+    """The columns of a few rows of a batch; each is cut when it is first asked for."""
+
+    def __init__(self, batch: Batch, start: int, end: int) -> None:
+        self._columns, self._start, self._end = batch.columns, start, end
+        self._cut: dict[str, Column] = {}
+
+    def __getitem__(self, name: str) -> Column:
+        found = self._cut.get(name)
+        if found is None:
+            column = self._columns[name]
+            if isinstance(column, np.ndarray):
+                found = column[self._start : self._end]
+            else:
+                found = Batch({name: column}).between(self._start, self._end)[name]
+            self._cut[name] = found
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+_FIRST, _NULL = np.zeros(1, np.int32), np.full(1, -1, np.int32)
+
+
+def _one(text: str | None) -> Strings:
+    """A column of one row."""
+    return Strings(_NULL, []) if text is None else Strings(_FIRST, [text])
+
+
+def _context(column: ColumnConfig, value: Any) -> Column:
+    """:func:`data.features.history.context_column` of one row."""
+    if column.type != "category":
+        return context_column(column, [value])
+    return _one(None if value is None else str(value))
 
 
 @lru_cache(4096)

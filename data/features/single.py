@@ -8,7 +8,7 @@ results are the same to the bit, which the tests hold it to.
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -29,7 +29,7 @@ from data.config import (
 from data.features.asof import Ints
 from data.features.entries import Entries
 from data.features.fitted import signed_log
-from data.features.layout import NULL, PADDING, Block
+from data.features.layout import NULL, PADDING, Block, SideLayout
 from data.features.moments import hours_ms
 from data.features.past import MICRO, Past
 from data.features.rates import Finish, Totals
@@ -39,6 +39,7 @@ from data.features.tables import EntityTable, Tables
 from data.features.view import View
 
 ROW: tuple[Side, ...] = ("user", "context")
+LEAST = np.iinfo(np.int64).min
 Row = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
@@ -50,7 +51,22 @@ class Moment:
         self.queries, self.cutoff, self.past = queries, cutoff, past
         self.time = int(queries.time[0])
         self.entries = Entries(past, labels)
-        self.row = -1 if users is None else int(users.rows_at(queries.batch.strings("user_id"), queries.time)[0])
+        self._users, self._texts = users, dict[str, list[str]]()
+
+    @cached_property
+    def row(self) -> int:
+        return (
+            -1
+            if self._users is None
+            else int(self._users.rows_at(self.queries.batch.strings("user_id"), self.queries.time)[0])
+        )
+
+    def texts(self, name: str) -> list[str]:
+        """The texts of the row's column."""
+        found = self._texts.get(name)
+        if found is None:
+            found = self._texts[name] = _texts(self.queries, name)
+        return found
 
 
 class SingleRow:
@@ -68,6 +84,7 @@ class SingleRow:
             self._floats |= {f.feature: _behind(at_float, f.offset, f.width) for f in layout.floats}
             at_int, at_float = at_int + layout.int_width, at_float + layout.float_width
         self._widths = at_int, at_float
+        self._cuts = {side: _cut(self._sides, side) for side in ROW}
         features = [f for f in know.config.features if f.name in self._ints or f.name in self._floats]
         self.labels = tuple(know.config.labels)
         rates = [feature for feature in features if isinstance(feature, RateFeature)]
@@ -127,13 +144,7 @@ class SingleRow:
         return self._blocks(ints, floats), moment.entries
 
     def _blocks(self, ints: Row, floats: Floats) -> dict[Side, Block]:
-        blocks: dict[Side, Block] = {}
-        at_int = at_float = 0
-        for side, layout in self._sides.items():
-            to_int, to_float = at_int + layout.int_width, at_float + layout.float_width
-            blocks[side] = Block(ints[None, at_int:to_int], floats[None, at_float:to_float])
-            at_int, at_float = to_int, to_float
-        return blocks
+        return {side: Block(ints[None, at_int], floats[None, at_float]) for side, (at_int, at_float) in self._cuts.items()}
 
     def _scaled(self, feature: NumberFeature) -> bool:
         return feature.scaling != "buckets" and feature.name not in self._know.config.durations
@@ -189,6 +200,7 @@ class Rates:
 
     def __init__(self, features: Sequence[RateFeature], labels: Sequence[str], know: Knowledge) -> None:
         self._features, self._vocabularies = features, know.vocabularies
+        self._names = sorted({name for feature in features for name in feature.keys})
         self._feature = np.array([n for n, f in enumerate(features) for _ in f.labels], np.int64)
         self._label = np.array([labels.index(label) for f in features for label in f.labels], np.int64)
         usual = [np.zeros(len(f.labels)) if "user_id" in f.keys else know.totals[f.name].per_key for f in features]
@@ -201,32 +213,19 @@ class Rates:
 
     def columns(self, moment: Moment, totals: Mapping[str, Totals]) -> Floats:
         """Count and mean of each slot [2 s]: :func:`data.features.rates.rate_columns`."""
-        texts = [[_texts(moment.queries, key) for key in feature.keys] for feature in self._features]
-        found = [
-            totals[feature.name].of_keys(self._numbers(feature, of_keys))
-            for feature, of_keys in zip(self._features, texts, strict=True)
-        ]
+        numbers = {name: self._known(name, moment) for name in self._names}
+        found = [totals[feature.name].of_keys(_combined(feature, numbers)) for feature in self._features]
         counts, sums = (np.concatenate([pair[part] for pair in found]) for part in (0, 1))
         if len(moment.entries):
-            self._add_recent(moment, totals, texts, counts, sums)
+            self._add_recent(moment, totals, counts, sums)
         return self._finish(counts[None], sums[None]).reshape(-1)
 
-    def _numbers(self, feature: RateFeature, texts: Sequence[Sequence[str]]) -> list[int]:
-        """The combined keys that totals can hold."""
-        keys = [0]
-        for name, values in zip(feature.keys, texts, strict=True):
-            numbers = [number for number in map(self._vocabularies[name].get, values) if number is not None]
-            keys = [(key << 31) | number for key in keys for number in numbers]
-        return keys
+    def _known(self, name: str, moment: Moment) -> list[int]:
+        """The numbers of the row's texts, of those that totals can hold."""
+        get = self._vocabularies[name].get
+        return [number for number in map(get, moment.texts(name)) if number is not None]
 
-    def _add_recent(
-        self,
-        moment: Moment,
-        totals: Mapping[str, Totals],
-        texts: Sequence[Sequence[Sequence[str]]],
-        counts: Ints,
-        sums: Ints,
-    ) -> None:
+    def _add_recent(self, moment: Moment, totals: Mapping[str, Totals], counts: Ints, sums: Ints) -> None:
         """Add, in place, the entries that began to count since the totals' boundary."""
         entries = moment.entries
         spans: dict[tuple[int, int], list[int]] = {}
@@ -239,17 +238,26 @@ class Rates:
                 continue
             match = np.zeros((len(self._features), len(entries)), np.int64)
             for n in features:
-                match[n] = self._matches(self._features[n], entries, texts[n])
+                match[n] = _matches(self._features[n], moment)
             counts += (match @ used.T.astype(np.int64))[self._feature, self._label]
             sums += (match @ np.where(used, entries.micro, 0).T)[self._feature, self._label]
 
-    def _matches(self, feature: RateFeature, entries: Entries, texts: Sequence[Sequence[str]]) -> Ints:
-        """How many of the row's keys each entry shares [m]."""
-        match = np.ones(len(entries), np.int64)
-        for name, values in zip(feature.keys, texts, strict=True):
-            if name != "user_id":
-                match *= entries.equal(name, values)
-        return match
+
+def _combined(feature: RateFeature, numbers: Mapping[str, Sequence[int]]) -> list[int]:
+    """The combined keys of a row whose columns have these numbers."""
+    keys = [0]
+    for name in feature.keys:
+        keys = [(key << 31) | number for key in keys for number in numbers[name]]
+    return keys
+
+
+def _matches(feature: RateFeature, moment: Moment) -> Ints:
+    """How many of the row's keys each entry shares [m]."""
+    match = np.ones(len(moment.entries), np.int64)
+    for name in feature.keys:
+        if name != "user_id":
+            match *= moment.entries.equal(name, moment.texts(name))
+    return match
 
 
 class Recent:
@@ -257,7 +265,9 @@ class Recent:
 
     def __init__(self, feature: RecentFeature, labels: Sequence[str], know: Knowledge) -> None:
         self.feature = feature
-        self._label = np.array([labels.index(label) for label in feature.labels], np.int64)
+        chosen = [labels.index(label) for label in feature.labels]
+        self._label = slice(None) if chosen == list(range(len(labels))) else np.array(chosen, np.int64)  # no copy of all
+        self._rows = np.arange(len(chosen))[:, None]
         self._last = np.array(feature.last, np.int64)
         self._binary = np.array([know.config.labels[label].type == "binary" for label in feature.labels], bool)[:, None]
         self._prior = np.array([know.priors[label] for label in feature.labels])[:, None]
@@ -265,18 +275,19 @@ class Recent:
 
     def columns(self, moment: Moment) -> Floats:
         """Mean and whether there is none, by label and N [L, N, 2], flat."""
-        labels, entries = len(self._label), moment.entries
+        rows, entries = self._rows, moment.entries
         when = entries.counts[self._label]
         used = entries.known[self._label] & (when < moment.time)
-        newest = np.argsort(np.where(used, when, np.iinfo(np.int64).min), axis=1, kind="stable")
-        micro = np.take_along_axis(np.where(used, entries.micro[self._label], 0), newest, axis=1)
-        total = np.concatenate([np.zeros((labels, 1), np.int64), np.cumsum(micro, axis=1)], axis=1)
+        newest = np.where(used, when, LEAST).argsort(axis=1, kind="stable")
+        total = np.zeros((len(rows), len(entries) + 1), np.int64)
+        np.where(used, entries.micro[self._label], 0)[rows, newest].cumsum(axis=1, out=total[:, 1:])
         count = np.minimum(used.sum(axis=1)[:, None], self._last)
-        sums = total[:, -1:] - np.take_along_axis(total, len(entries) - count, axis=1)
+        sums = total[:, -1:] - total[rows, len(entries) - count]
         mean = sums / (np.maximum(count, 1) * MICRO)
         scaled = np.where(self._binary, mean - self._prior, signed_log(mean) - self._logged)
-        both = np.stack([np.where(count > 0, scaled, 0.0), (count == 0).astype(np.float64)], axis=2)
-        return both.astype(np.float32).reshape(-1)
+        both = np.empty((*count.shape, 2), np.float32)
+        both[:, :, 0], both[:, :, 1] = np.where(count > 0, scaled, 0.0), count == 0
+        return both.reshape(-1)
 
 
 def _activity(feature: ActivityFeature, moment: Moment) -> NDArray[np.float64]:
@@ -313,6 +324,13 @@ def _texts(queries: View, name: str) -> list[str]:
     assert isinstance(column, Strings)
     code = int(column.codes[0])
     return [] if code < 0 else [column.values[code]]
+
+
+def _cut(sides: Mapping[Side, SideLayout], until: Side) -> tuple[slice, slice]:
+    """Where a side's ints and floats lie among those of all sides."""
+    before = list(sides)[: list(sides).index(until)]
+    ints, floats = sum(sides[side].int_width for side in before), sum(sides[side].float_width for side in before)
+    return _behind(ints, 0, sides[until].int_width), _behind(floats, 0, sides[until].float_width)
 
 
 def _behind(start: int, offset: int, width: int) -> slice:

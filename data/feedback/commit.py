@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from data.database import upsert
 from data.feedback.queue import Operation, Row
-from data.feedback.rows import item_rows
+from data.feedback.rows import ITEM, item_rows
 from data.feedback.schema import events, served, served_items, writers
 from data.feedback.writers import add_counts
 
@@ -17,36 +17,48 @@ from data.feedback.writers import add_counts
 def write_group(connection: sa.Connection, engine: sa.Engine, group: Sequence[Operation], writer: str, dropped: int) -> None:
     """Rows and counts, and how many slates of the process are settled: on disk now, or counted as ``dropped``."""
     slates = [op.slate for op in group if op.slate is not None]
-    inserts = {
-        served: [row for row, _ in slates],
-        served_items: [item for _, slate in slates for item in item_rows(slate)],
-        events: [row for op in group for row in op.events],
-    }
-    for table, rows in inserts.items():
-        if rows:
-            _insert(connection, engine, table, rows)
+    rows = [row for op in group for row in op.events]
+    _insert(connection, engine, served, *_values([row for row, _ in slates]))
+    _insert(connection, engine, served_items, ITEM, [item for _, slate in slates for item in item_rows(slate)])
+    _insert(connection, engine, events, *_values(rows))
     add_counts(connection, engine, counts_of(group, dropped))
     settled = len(slates) + dropped
     if settled:
-        more = {"settled": writers.c.settled + settled}
-        connection.execute(writers.update().where(writers.c.id == writer).values(more))
+        connection.execute(SETTLED, {"writer": writer, "more": settled})
 
 
-def _insert(connection: sa.Connection, engine: sa.Engine, table: sa.Table, rows: Sequence[Row]) -> None:
+SETTLED = (
+    writers.update()
+    .where(writers.c.id == sa.bindparam("writer"))
+    .values(settled=writers.c.settled + sa.bindparam("more", type_=sa.BigInteger))
+)
+
+
+def _values(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The names of the rows' columns, which they share, and the values."""
+    names = tuple(rows[0]) if rows else ()
+    return names, [tuple(row.values()) if tuple(row) == names else tuple([row[name] for name in names]) for row in rows]
+
+
+def _insert(
+    connection: sa.Connection, engine: sa.Engine, table: sa.Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
     """New rows; those whose key is there are left out. To SQLite's driver itself: half the time per row is saved."""
-    if engine.dialect.name != "sqlite":
-        connection.execute(upsert(engine, table).on_conflict_do_nothing(), rows)
+    if not rows:
         return
-    statement, order = _for_driver(table, tuple(rows[0]))
-    connection.exec_driver_sql(statement, [tuple([row[name] for name in order]) for row in rows])
+    if engine.dialect.name == "sqlite":
+        connection.exec_driver_sql(_for_driver(table, tuple(names)), list(rows))
+    else:
+        connection.execute(
+            upsert(engine, table).on_conflict_do_nothing(), [dict(zip(names, row, strict=True)) for row in rows]
+        )
 
 
 @cache
-def _for_driver(table: sa.Table, names: tuple[str, ...]) -> tuple[str, Sequence[str]]:
-    """The statement as SQLite's driver takes it, and the order of its values."""
-    statement = sqlite.insert(table).on_conflict_do_nothing()
-    compiled = statement.compile(dialect=sqlite.dialect(), column_keys=list(names))
-    return str(compiled), compiled.positiontup or names
+def _for_driver(table: sa.Table, names: tuple[str, ...]) -> str:
+    """The statement as SQLite's driver takes it, for values in the order of the names."""
+    columns, places = ", ".join(f'"{name}"' for name in names), ", ".join("?" for _ in names)
+    return f'INSERT INTO "{table.name}" ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING'
 
 
 def counts_of(group: Sequence[Operation], dropped: int) -> Counter[str]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -61,10 +62,15 @@ def _close(connection: sa.Connection, engine: sa.Engine, name: str, lost: int, n
 def add_counts(connection: sa.Connection, engine: sa.Engine, counts: Mapping[str, int]) -> None:
     """Add to the counters."""
     if counts:
-        statement = upsert(engine, counters)
-        more = {"value": counters.c.value + statement.excluded.value}
         rows = [{"name": name, "value": value} for name, value in sorted(counts.items())]
-        connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=more), rows)
+        connection.execute(_adding(engine), rows)
+
+
+@lru_cache(1)
+def _adding(engine: sa.Engine) -> sa.Executable:
+    statement = upsert(engine, counters)
+    more = {"value": counters.c.value + statement.excluded.value}
+    return statement.on_conflict_do_update(index_elements=["name"], set_=more)
 
 
 def read_counts(engine: sa.Engine) -> dict[str, int]:
