@@ -148,7 +148,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the champion over HTTP."""
-    from service.guard import check_start
+    from service.start import check_start
     from service.supervisor import serve as supervise
 
     settings = read_service_settings(name, workers)

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from data.errors import WatchNextError
 from service.group import Group
-from service.keys import Key, KeyStore
+from service.keys import Key
 from service.problems import Problem, documented
 from service.rate_limit import Buckets, caller_of
 from service.runtime import Runtime
@@ -83,32 +81,6 @@ class Guard:
         if self._settings.rate_limit and (wait := buckets.take(caller)):
             detail = f"more than {self._settings.rate_limit:g} requests a second"
             raise Problem(429, detail, headers={"retry-after": str(math.ceil(wait))})
-
-
-def check_start(settings: Settings, host: str) -> None:
-    """Without a key the service is for this machine alone, unless told otherwise.
-
-    Raises:
-        WatchNextError: with what to do.
-    """
-    store = KeyStore(settings.home_folder())
-    try:
-        keys = store.all()
-    finally:
-        store.close()
-    if keys or settings.allow_open or is_loopback(host):
-        return
-    raise WatchNextError(
-        f"there is no API key, so anybody who reaches {host} could use the service: make one with "
-        "`watchnext keys create --scope rank --scope events`, listen on 127.0.0.1, or set WATCHNEXT_ALLOW_OPEN=1"
-    )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def declare(schema: dict[str, Any]) -> None:
