@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     body_limit: int = Field(4096 * KIB, ge=KIB, description="Largest request body in bytes; a larger one is answered 413.")
     deadline_ms: float = Field(2000.0, gt=0, description="A request not answered after this many milliseconds gets 503.")
     queue: int = Field(
-        64, ge=0, le=10_000, description="Requests that may wait for one of the threads; one more is answered 503 at once."
+        64, ge=0, le=10_000, description="Requests that may wait for one of a process's threads; one more is answered 503."
     )
     rate_limit: float = Field(
         1000.0, ge=0, le=1e6, description="Requests a second of one key, or without keys of one address; 0: no limit."
