@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import numpy as np
 import orjson
@@ -266,13 +266,14 @@ def test_a_shard_by_hand() -> None:
     assert shard_in("9F760A7070888B78A155AF8CCE126B55") is None
 
 
-@given(st.text(min_size=1))
-def test_an_id_says_whose_it_is(user: str) -> None:
-    before = uuid4().hex
+@given(st.text(min_size=1), st.binary(min_size=16, max_size=16))
+def test_an_id_says_whose_it_is(user: str, random_bytes: bytes) -> None:
+    before = random_bytes.hex()
     request_id = stamped(before, user)
     assert shard_in(request_id) == shard_of(user)
-    assert shard_in(before) is None
-    assert (request_id[4:12], request_id[13:]) == (before[4:12], before[13:])
+    assert UUID(request_id).version == 8
+    assert shard_in(uuid4().hex) is None
+    assert (request_id[4:12], request_id[17:]) == (before[4:12], before[17:])  # what is random stays so
 
 
 def test_answers_carry_the_users_shard_whoever_took_the_request(two: list[Worker]) -> None:
