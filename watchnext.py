@@ -143,15 +143,22 @@ def serve(
     name: Annotated[
         str | None, typer.Option(help="Whose champion to serve; may be left out where there is one name.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes that answer; default: one a core, at most 4.")
+    ] = None,
 ) -> None:
     """Serve the champion over HTTP."""
+    from service.start import check_start
+    from service.supervisor import serve as supervise
+
+    settings = read_service_settings(name, workers)
+    check_start(settings, host)
+    if settings.processes > 1:
+        return supervise(settings, host, port)
     import uvicorn
 
     from service.app import create_app
-    from service.guard import check_start
 
-    settings = read_service_settings(name)
-    check_start(settings, host)
     uvicorn.run(create_app(settings), host=host, port=port, log_config=None, access_log=False)
 
 
@@ -461,14 +468,15 @@ def parse_days(text: str) -> tuple[date, date]:
     return days
 
 
-def read_service_settings(name: str | None) -> Any:
-    """The settings of the environment; ``name`` overrides ``WATCHNEXT_NAME``."""
+def read_service_settings(name: str | None, workers: int | None = None) -> Any:
+    """The settings of the environment; ``name`` overrides ``WATCHNEXT_NAME``, ``workers`` ``WATCHNEXT_WORKERS``."""
     from pydantic import ValidationError
 
     from service.settings import Settings
 
     try:
-        return Settings() if name is None else Settings(name=name)
+        given: dict[str, Any] = {"name": name, "workers": workers}
+        return Settings(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         lines = [f"  WATCHNEXT_{str(d['loc'][0]).upper()}: {d['msg']}, got {d['input']!r}" for d in error.errors()]
         raise ConfigError("\n".join(["the service's settings are not valid:", *lines])) from None

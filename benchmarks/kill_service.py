@@ -5,7 +5,7 @@
 
 `watchnext serve` is started on the champion; clients ask for slates and send events on them: views, clicks, repeats of ids
 that were accepted before (by processes long killed, too), and events on requests that never were. At a random moment the
-process gets SIGKILL. Then the database is held against what the clients were told:
+service gets SIGKILL, all its processes at once. Then the database is held against what the clients were told:
 
 - every event that was answered `accepted` or `orphan` is there, once, with that fate; a repeat was never accepted;
 - the counters say what the tables hold;
@@ -92,7 +92,7 @@ def main() -> None:
             for client in clients:
                 client.start()
             time.sleep(chance.uniform(0.0, 1.5))
-            process.send_signal(signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too
             process.wait()
             stop.set()
             for client in clients:
@@ -134,7 +134,7 @@ def service(home: Home, name: str) -> Iterator[tuple["subprocess.Popen[bytes]", 
     environment = {**os.environ, "WATCHNEXT_HOME": str(home.root), "WATCHNEXT_LOG_LEVEL": "warning"}
     environment["WATCHNEXT_DEADLINE_MS"] = "60000"  # the machine may be busy; what is asked here is not how fast
     with (home.root / "serve.log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
         give_up = time.monotonic() + READY_WITHIN
         while not answers(f"http://127.0.0.1:{port}/readyz"):
@@ -143,7 +143,8 @@ def service(home: Home, name: str) -> Iterator[tuple["subprocess.Popen[bytes]", 
             time.sleep(0.05)
         yield process, f"http://127.0.0.1:{port}"
     finally:
-        process.kill()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -4,7 +4,7 @@
     python benchmarks/serving_catalogue.py [--videos 8000 100000 1000000] [--rounds 20] [--install]
 
 Bundles are made up (``benchmarks/serving_bundles.py``) and kept in ``$WATCHNEXT_HOME/benchmarks/catalogue``. Per size of the
-catalogue: its bundle in MB; real ``watchnext serve`` processes, one and then two on the same bundle: seconds from start to
+catalogue: its bundle in MB; a real ``watchnext serve`` of one process, and one of two workers: seconds from start to
 ready, MB after 200 requests (RSS; PSS, where what processes share is divided among them; USS, what is a process's own;
 anonymous, what no file stands behind); and milliseconds to score 500 uniformly drawn candidates in process, all sizes in
 turns. ``--install`` also builds a fresh environment of requirements/serve.txt and tells its MB.
@@ -25,7 +25,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,10 +56,11 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def serving(home: Home, port: int) -> Iterator[Server]:
+def serving(home: Home, port: int, workers: int) -> Iterator[Server]:
     """One that has this port."""
     settings = {"WATCHNEXT_HOME": str(home.root), "WATCHNEXT_RATE_LIMIT": "0", "WATCHNEXT_DEADLINE_MS": "30000"}
     words = [sys.executable, str(ROOT / "watchnext.py"), "serve", "--name", NAME, "--port", str(port)]
+    words += ["--workers", str(workers)]
     with (home.root / f"serve-{port}.log").open("w") as log:
         began = time.perf_counter()
         process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **settings})
@@ -104,17 +105,22 @@ def exercise(port: int, videos: int) -> None:
 
 
 def processes(home: Home, videos: int) -> dict[str, Any]:
-    """One process, then two on the same bundle."""
-    with serving(home, 18_801) as one:
+    """One process, then two workers behind one port."""
+    with serving(home, 18_801, 1) as one:
         first = memory(one.process)
         exercise(one.port, videos)
         alone = {"ready_s": one.seconds, "at_ready": first, "after_requests": memory(one.process)}
-    with ExitStack() as stack:
-        both = [stack.enter_context(serving(home, port)) for port in (18_801, 18_802)]
-        for server in both:
-            exercise(server.port, videos)
-        pair = [memory(server.process) for server in both]
-    return {"one": alone, "ready_again_s": both[0].seconds, "two": pair}
+    with serving(home, 18_801, 2) as both:
+        exercise(both.port, videos)
+        exercise(both.port, videos)
+        pair = [memory(worker) for worker in children(both.process)]
+        supervisor = memory(both.process)
+    return {"one": alone, "two_ready_s": both.seconds, "two": pair, "supervisor": supervisor}
+
+
+def children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def bundle_size(folder: Path) -> dict[str, float]:
@@ -168,6 +174,8 @@ def show(sizes: dict[int, dict[str, Any]]) -> None:
         "  of it anonymous": lambda f: f"{f['processes']['one']['after_requests']['anonymous']:.0f}",
         "each of two, RSS MB": lambda f: f"{statistics.mean(m['rss'] for m in f['processes']['two']):.0f}",
         "each of two, PSS MB": lambda f: f"{statistics.mean(m['pss'] for m in f['processes']['two']):.0f}",
+        "supervisor of two, USS MB": lambda f: f"{f['processes']['supervisor']['uss']:.0f}",
+        "two workers, start to ready, s": lambda f: f"{f['processes']['two_ready_s']:.2f}",
         "each of two, USS MB": lambda f: f"{statistics.mean(m['uss'] for m in f['processes']['two']):.0f}",
         "500 candidates, ms": lambda f: f"{f['ms']:.2f}",
     }

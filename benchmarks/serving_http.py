@@ -11,7 +11,8 @@ the answer (`scored`) as columns.
   items; a slate of all 500, as columns and as items), and the scoring of 500 candidates in process, in turns.
 - limit: closed loop over several connections; then at 60% of that an open loop (latency from when a request was due). The
   rival is a straightforward FastAPI handler: dict in, features of the videos from a table, a TensorFlow SavedModel's
-  signature, dicts out; it neither looks users up nor logs. Ours also as two processes of one thread each.
+  signature, dicts out; it neither looks users up nor logs. Ours as one process of two threads, and as two workers of one
+  thread each behind one port, of which each hands on the requests of the other's users.
 - recommend: ``/v1/recommend`` of 1,000 users who come back, each answer followed by ten events, in turns with ``/v1/rank``.
 
 Prints tables and writes ``$WATCHNEXT_HOME/benchmarks/serving_http.json``.
@@ -53,8 +54,8 @@ RETURNING = 1_000
 TARGET = "slate of 20, all 500 as columns"
 PARTS = ("lone", "limit", "recommend")
 SETTINGS = {"WATCHNEXT_RATE_LIMIT": "0", "WATCHNEXT_DEADLINE_MS": "30000"}
-PROCESSES: dict[int, int] = {}
-"""By port."""
+PROCESSES: dict[int, list[int]] = {}
+"""By port: the one that was started, and its workers."""
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each way and loop of `limit`, in five parts")
     parser.add_argument("--rounds", type=int, default=5, help="of `lone` and `recommend`")
     parser.add_argument("--requests", type=int, default=60, help="of each kind in a round")
+    parser.add_argument("--workers", type=int, default=1, help="of `lone` and `recommend`")
     parser.add_argument("--homes", type=Path, help="where the bundles are kept from run to run; default: nowhere")
     arguments = parser.parse_args()
     result: dict[str, Any] = {"command": " ".join(sys.argv[1:]), "cores": os.cpu_count()}
@@ -137,24 +139,15 @@ def measure(name: str, home: Home, arguments: argparse.Namespace) -> dict[str, A
 
 
 @contextmanager
-def served(name: str, home: Home, threads: int = 2, processes: int = 1) -> Iterator[list[int]]:
-    """The service, from ready to the block's end; the ports of its processes. The log of what was served begins anew."""
+def served(name: str, home: Home, workers: int = 1) -> Iterator[int]:
+    """The service on two cores, from ready to the block's end; its port. The log of what was served begins anew."""
     for path in [*home.root.glob("watchnext.db.ledgers/*"), *home.root.glob("serve*.log")]:
         path.unlink()
     forget(home)
-    with ExitStack() as stack:
-        addresses = [
-            stack.enter_context(
-                running_server(
-                    [sys.executable, str(DOOR), "serve", "--name", name],
-                    home,
-                    Console(quiet=True),
-                    SETTINGS | {"WATCHNEXT_THREADS": str(threads)},
-                )
-            )
-            for _ in range(processes)
-        ]
-        yield [int(address.rpartition(":")[2]) for address in addresses]
+    command = [sys.executable, str(DOOR), "serve", "--name", name, "--workers", str(workers)]
+    settings = SETTINGS | {"WATCHNEXT_THREADS": str(max(1, 2 // workers))}
+    with running_server(command, home, Console(quiet=True), settings) as address:
+        yield int(address.rpartition(":")[2])
 
 
 def forget(home: Home) -> None:
@@ -183,7 +176,7 @@ def peer(kind: str, folder: Path | None = None) -> Iterator[int]:
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        PROCESSES[port] = process.pid
+        PROCESSES[port] = [process.pid]
         until = time.monotonic() + 60
         while True:
             try:
@@ -203,7 +196,12 @@ def lone(name: str, home: Home, bodies: Bodies, arguments: argparse.Namespace) -
     """One client that asks again when it was answered."""
     n = arguments.requests
     score = in_process(name, home)
-    with served(name, home) as (port,), peer(EMPTY) as empty, Connection(port) as ours, Connection(empty) as nothing:
+    with (
+        served(name, home, arguments.workers) as port,
+        peer(EMPTY) as empty,
+        Connection(port) as ours,
+        Connection(empty) as nothing,
+    ):
         kinds: dict[str, tuple[Connection, Callable[[], list[bytes]]]] = {
             "empty request": (nothing, lambda: [post("/", {})] * n),
             TARGET: (ours, lambda: bodies.rank(n)),
@@ -226,7 +224,7 @@ def lone(name: str, home: Home, bodies: Bodies, arguments: argparse.Namespace) -
                 cpu[kind] += cpu_seconds(at) - before
                 sizes[kind] = connection.last_size
             scoring += [score() for _ in range(n)]
-        memory = resident(port)
+        memory = sum(resident(port))
     each = {
         kind: percentiles(samples) | {"server_cpu_ms": cpu[kind] * 1e3 / (n * arguments.rounds), "bytes": sizes[kind]}
         for kind, samples in seen.items()
@@ -273,8 +271,8 @@ def limits(name: str, home: Home, folder: Path, bodies: Bodies, arguments: argpa
     seconds = arguments.seconds
     ways: dict[str, Callable[[], Any]] = {
         "one process, two threads": lambda: served(name, home),
-        "two processes, one thread": lambda: served(name, home, 1, 2),
-        "handler on a SavedModel": lambda: one_port(peer(RIVAL, folder)),
+        "two workers, one thread": lambda: served(name, home, 2),
+        "handler on a SavedModel": lambda: peer(RIVAL, folder),
     }
     with ExitStack() as stack:
         ports = {way: stack.enter_context(start()) for way, start in ways.items()}
@@ -284,21 +282,21 @@ def limits(name: str, home: Home, folder: Path, bodies: Bodies, arguments: argpa
                 rates[way].append(one_limit(ports[way], bodies, seconds / REPEATS, rates[way][-1]))
         result: dict[str, Any] = {way: {"limit": float(np.median(rates[way][1:]))} for way in ways}
         for way in ways:
-            before, requests = sum(map(cpu_seconds, ports[way])), max(40, int(result[way]["limit"] * 2))
-            with Connection(ports[way][0]) as connection:
+            before, requests = cpu_seconds(ports[way]), max(40, int(result[way]["limit"] * 2))
+            with Connection(ports[way]) as connection:
                 closed_loop([connection], bodies.rank(requests))
-            result[way]["cpu_ms"] = (sum(map(cpu_seconds, ports[way])) - before) / requests * 1e3
+            result[way]["cpu_ms"] = (cpu_seconds(ports[way]) - before) / requests * 1e3
         for arrivals in ("constant", "poisson"):
             samples: dict[str, list[Sample]] = {way: [] for way in ways}
             for _ in range(REPEATS):
                 for way in ways:
                     rate = SHARE * result[way]["limit"]
                     requests = bodies.rank(max(20, int(rate * seconds / REPEATS)))
-                    samples[way].append(open_loop(ports[way], requests, rate, arrivals))
+                    samples[way].append(open_loop([ports[way]], requests, rate, arrivals))
             for way in ways:
                 result[way][arrivals] = percentiles(samples[way])
         for way in ways:
-            result[way]["resident_mb"] = [resident(port) for port in ports[way]]
+            result[way]["resident_mb"] = resident(ports[way])
     ours = max(result[way]["limit"] for way in list(ways)[:2])
     chosen = result[max(list(ways)[:2], key=lambda way: result[way]["limit"])]
     return {
@@ -308,23 +306,17 @@ def limits(name: str, home: Home, folder: Path, bodies: Bodies, arguments: argpa
     }
 
 
-@contextmanager
-def one_port(started: Any) -> Iterator[list[int]]:
-    with started as port:
-        yield [port]
-
-
-def one_limit(ports: Sequence[int], bodies: Bodies, seconds: float, guess: float = 100.0) -> float:
+def one_limit(port: int, bodies: Bodies, seconds: float, guess: float = 100.0) -> float:
     """Answers a second to several connections that always ask."""
     with ExitStack() as stack:
-        connections = [stack.enter_context(Connection(ports[n % len(ports)])) for n in range(CONNECTIONS)]
+        connections = [stack.enter_context(Connection(port)) for _ in range(CONNECTIONS)]
         return closed_loop(connections, bodies.rank(max(40, int(guess * seconds)))).rate
 
 
 def recommend(name: str, home: Home, bodies: Bodies, arguments: argparse.Namespace) -> dict[str, Any]:
     """Recommendations of users who come back, each followed by ten events, in turns with ranking."""
     n = arguments.requests
-    with served(name, home) as (port,), Connection(port) as asks, Connection(port) as tells:
+    with served(name, home, arguments.workers) as port, Connection(port) as asks, Connection(port) as tells:
         closed_loop([asks], bodies.rank(20))
         told = closed_loop([asks], bodies.recommend(100), lambda answer: tells.ask(bodies.events(answer)))
         seen: dict[str, list[Sample]] = {"rank": [], "recommend": []}
@@ -356,8 +348,8 @@ def followed(asks: Connection, tells: Connection, bodies: Bodies, count: int) ->
     return sample
 
 
-def process_of(port: int) -> int:
-    """The process that listens there."""
+def processes_of(port: int) -> list[int]:
+    """The process that was told to listen there, and those that it has started."""
     if port in PROCESSES:
         return PROCESSES[port]
     for folder in Path("/proc").iterdir():
@@ -367,23 +359,26 @@ def process_of(port: int) -> int:
             except OSError:
                 continue
             if b"serve" in words and str(port).encode() in words:
-                PROCESSES[port] = int(folder.name)
+                PROCESSES[port] = [int(folder.name), *children(int(folder.name))]
                 return PROCESSES[port]
     raise RuntimeError(f"no server on port {port}")
 
 
-def resident(port: int) -> float:
-    """MB."""
-    process = process_of(port)
-    (line,) = [x for x in Path(f"/proc/{process}/status").read_text().splitlines() if x.startswith("VmRSS")]
-    return round(int(line.split()[1]) / 1024, 1)
+def children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def resident(port: int) -> list[float]:
+    """MB of each process."""
+    lines = [line for p in processes_of(port) for line in Path(f"/proc/{p}/status").read_text().splitlines()]
+    return [round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith("VmRSS")]
 
 
 def cpu_seconds(port: int) -> float:
-    """That the server has used so far."""
-    process = process_of(port)
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """That the server has used so far, all its processes together."""
+    stats = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes_of(port)]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
 
 def show(name: str, result: dict[str, Any]) -> None:

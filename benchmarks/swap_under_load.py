@@ -118,7 +118,8 @@ def measure(name: str, home: Home, arguments: argparse.Namespace) -> dict[str, A
     folder = Registry(home).folder_of(name, Registry(home).champion(name) or 0)
     videos = json.loads((folder / EXTRA / "catalogue" / "ids.json").read_text())
     os.environ["WATCHNEXT_RATE_LIMIT"] = "0"
-    with running_server([sys.executable, str(DOOR), "serve", "--name", name], home, console) as address:
+    command = [sys.executable, str(DOOR), "serve", "--name", name, "--workers", "1"]  # whose memory is asked for
+    with running_server(command, home, console) as address:
         port = int(address.rpartition(":")[2])
         with clients(arguments.clients, port, keys["rank"], videos, home.root) as results:
             time.sleep(3)  # warm up the clients too

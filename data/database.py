@@ -22,6 +22,9 @@ URL_VARIABLE = "WATCHNEXT_DATABASE_URL"
 BUSY_TIMEOUT_MS = 5_000
 """How long a SQLite connection waits for another writer before it says that the database is locked."""
 
+CREATING = 0x5741544348  # "WATCH"
+"""PostgreSQL's advisory lock of whoever creates tables."""
+
 
 class DatabaseError(WatchNextError):
     """The database cannot be opened, is locked, or refused a statement."""
@@ -68,6 +71,8 @@ def open_database(url: str) -> sa.Engine:
 def create_tables(engine: sa.Engine) -> None:
     """Create the tables and indexes that are known by now and missing."""
     with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":  # where two that create the same at once fail, whether it may exist or not
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATING)))
         for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
             for index in sorted(table.indexes, key=lambda index: str(index.name)):

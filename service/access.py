@@ -33,7 +33,8 @@ class Access:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                named = scope["state"]["request_id"]  # it may have been given another name meanwhile
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", named.encode())]
             await send(message)
 
         bound = bind_contextvars(request_id=request_id)
@@ -49,7 +50,7 @@ class Access:
             reset_contextvars(**bound)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = scope["state"].get("route") or getattr(scope.get("route"), "path", "unmatched")
         self.metrics.answered(route, status, seconds)
         write = self._log.debug if route in QUIET else self._log.info
         caller = {"key": scope["state"]["key_id"]} if "key_id" in scope["state"] else {}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -17,15 +17,19 @@ from service.access import Access
 from service.body_limit import BodyLimit
 from service.clock import Clock, ReplayClock, now
 from service.direct import Direct
+from service.forward import Forward
 from service.loading import Loader, load_champion, load_version, read_blocked, warm
 from service.memory import settle
 from service.observability import Metrics, configure_logs
 from service.operations import Operations
+from service.place import Place
 from service.runtime import OpenFeedback, Runtime, State
 from service.settings import Settings
 from service.watcher import VersionLoader
 
 log = structlog.get_logger()
+
+ROUTERS = (health.router, ranking_api.router, events_api.router, videos_api.router, models_api.router)
 
 
 def create_app(
@@ -34,6 +38,7 @@ def create_app(
     clock: Clock = now,
     open_feedback: OpenFeedback = Feedback,
     reload: VersionLoader = load_version,
+    place: Place | None = None,
 ) -> FastAPI:
     """The service. It starts without a bundle too; ``/readyz`` then says what is missing.
 
@@ -42,6 +47,7 @@ def create_app(
         clock: ms since the epoch, where a request has no timestamp.
         open_feedback: opens the log of what is served and of what comes back.
         reload: brings a version that is to serve from now on, or is on trial.
+        place: which of several workers this is; default: it answers alone.
 
     Raises:
         WatchNextError: a setting is wrong.
@@ -53,13 +59,17 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         time = ReplayClock() if settings.replay_clock else clock
-        runtime = Runtime(settings, metrics, blocked, time, open_feedback=open_feedback)
+        runtime = Runtime(settings, metrics, blocked, time, open_feedback=open_feedback, together=place is not None)
         runtime.operations = Operations(runtime)
         await asyncio.to_thread(runtime.open)
-        loading = asyncio.create_task(asyncio.to_thread(begin, runtime, load, reload))
-        yield {"runtime": runtime}
-        runtime.close()
-        await loading
+        async with nullcontext() if place is None else place.taken(runtime, ROUTERS) as leave:
+            loading = asyncio.create_task(asyncio.to_thread(begin, runtime, load, reload))
+            yield {"runtime": runtime}
+            if leave is None:
+                runtime.close()
+            else:
+                await leave()
+            await loading
 
     app = FastAPI(
         title="WatchNext",
@@ -71,10 +81,13 @@ def create_app(
     )
     problems.install(app)
     app.add_middleware(Direct, routes=ranking_api.router.routes)  # added first: the innermost
+    group = None if place is None else place.group
+    if group is not None:
+        app.add_middleware(Forward, group=group)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
-    app.add_middleware(guard.Guard, settings=settings)
+    app.add_middleware(guard.Guard, settings=settings, group=group)
     app.add_middleware(Access, metrics=metrics)  # added last: the outermost
-    for router in (health.router, ranking_api.router, events_api.router, videos_api.router, models_api.router):
+    for router in ROUTERS:
         app.include_router(router)
     _add_problem_schema(app)
     return app

@@ -1,5 +1,6 @@
 """The canary: a version that serves a sticky share of the users, for as long as it does no worse than the champion."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -7,7 +8,10 @@ from models.rollouts import Rollout
 from service.bands import Figures, left
 from service.serving import Serving
 from service.settings import Settings
-from service.tallies import Tallies
+from service.tallies import Report, Tallies
+
+Elsewhere = Sequence[Mapping[int, Report]]
+"""Of each other worker, by version."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,18 @@ class Canary:
         """The same users every time; with a larger share, those and others."""
         return position(self.rollout.salt, user_id) < self.rollout.share
 
-    def verdict(self, settings: Settings) -> tuple[str, str] | None:
+    def verdict(self, settings: Settings, elsewhere: Elsewhere = ()) -> tuple[str, str] | None:
         """Which band it has left, as (name, sentence)."""
-        return left(*self.figures(), settings)
+        return left(*self.figures(elsewhere), settings)
 
-    def figures(self) -> tuple[Figures, Figures]:
-        """The champion's, and its own."""
-        return self.tallies.figures(self.champion), self.tallies.figures(self.rollout.version)
+    def figures(self, elsewhere: Elsewhere = ()) -> tuple[Figures, Figures]:
+        """The champion's, and its own, with what other workers report of the two."""
+        champion, own = (self.tallies.figures(side, [reports[side] for reports in elsewhere]) for side in self.sides)
+        return champion, own
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        return self.champion, self.rollout.version
 
 
 def position(salt: str, user_id: str) -> float:

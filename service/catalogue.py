@@ -68,6 +68,20 @@ class LiveVideos:
         if stamp != self._stamp:
             self.load()
 
+    def take_over(self, video_ids: Collection[str]) -> None:
+        """Read these videos alone, since another process has just changed them. Raises DatabaseError."""
+        wanted = frozenset(video_ids)
+        with self._lock:
+            with reading(self._engine) as connection:
+                of_these = sa.select(catalogue).where(catalogue.c.video_id.in_(wanted)).order_by(catalogue.c.valid_from)
+                found = connection.execute(of_these).all()
+                gone = connection.execute(sa.select(takedowns).where(takedowns.c.video_id.in_(wanted))).all()
+            rows = {video: rows for video, rows in self._known.rows.items() if video not in wanted}
+            taken_down = {video: time for video, time in self._known.taken_down.items() if video not in wanted}
+            new = [VideoRow(row.video_id, row.valid_from, orjson.loads(row.columns)) for row in found]
+            taken_down |= {row.video_id: row.taken_down_at for row in gone}
+            self._change(Known(_merged(rows, new), taken_down), wanted)
+
     def get(self, video_id: str, serving: Serving) -> tuple[VideoRow | None, int | None]:
         """The video's last row, of the API or of the bundle, and when it was taken down."""
         (row,) = self._last([video_id], serving)

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from data.errors import WatchNextError
-from service.keys import Key, KeyStore
+from service.group import Group
+from service.keys import Key
 from service.problems import Problem, documented
 from service.rate_limit import Buckets, caller_of
 from service.runtime import Runtime
 from service.settings import Settings
+from service.shared_limit import SharedBuckets
 
 OPEN = ("/healthz", "/readyz", "/openapi.json")
 """Asked for without a key: they say nothing of users, videos or traffic."""
@@ -37,10 +37,9 @@ def scope_of(method: str, path: str) -> str | None:
 class Guard:
     """401, 403, 429, and 503 while ranking is full, in this order, as problem details."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app, self._settings = app, settings
-        rate, burst = settings.rate_limit, settings.rate_burst
-        self._of_keys, self._of_addresses = Buckets(rate, burst), Buckets(rate, burst)
+    def __init__(self, app: ASGIApp, settings: Settings, group: Group | None = None) -> None:
+        self.app, self._settings, self._group = app, settings, group
+        self._of_keys, self._of_addresses = (self._buckets(of) for of in ("keys", "addresses"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +65,7 @@ class Guard:
             self._limit(self._of_addresses, caller_of(scope["client"][0] if scope.get("client") else ""))
             if self._needs_key(path, runtime):
                 raise _unauthenticated(scope, runtime)
-        if path in RANKING:
+        if path in RANKING and self._group is None:  # of several workers, the one that has the user looks
             runtime.lane.check()
 
     def _needs_key(self, path: str, runtime: Runtime) -> bool:
@@ -74,36 +73,14 @@ class Guard:
             return False
         return runtime.keyring.required or not runtime.keyring.known
 
-    def _limit(self, buckets: Buckets, caller: str) -> None:
+    def _buckets(self, of: str) -> Buckets | SharedBuckets:
+        rate, burst = self._settings.rate_limit, self._settings.rate_burst
+        return Buckets(rate, burst) if self._group is None else SharedBuckets(self._group.folder / of, rate, burst)
+
+    def _limit(self, buckets: Buckets | SharedBuckets, caller: str) -> None:
         if self._settings.rate_limit and (wait := buckets.take(caller)):
             detail = f"more than {self._settings.rate_limit:g} requests a second"
             raise Problem(429, detail, headers={"retry-after": str(math.ceil(wait))})
-
-
-def check_start(settings: Settings, host: str) -> None:
-    """Without a key the service is for this machine alone, unless told otherwise.
-
-    Raises:
-        WatchNextError: with what to do.
-    """
-    store = KeyStore(settings.home_folder())
-    try:
-        keys = store.all()
-    finally:
-        store.close()
-    if keys or settings.allow_open or is_loopback(host):
-        return
-    raise WatchNextError(
-        f"there is no API key, so anybody who reaches {host} could use the service: make one with "
-        "`watchnext keys create --scope rank --scope events`, listen on 127.0.0.1, or set WATCHNEXT_ALLOW_OPEN=1"
-    )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def declare(schema: dict[str, Any]) -> None:

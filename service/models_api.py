@@ -22,6 +22,7 @@ from service.schemas import Models, ObjectiveSummary, Strict, Version, Window
 from service.serving import Serving
 from service.shadow import Shadow, ratio
 from service.strict_json import JsonRoute
+from service.together import reports_elsewhere
 
 log = structlog.get_logger()
 
@@ -68,7 +69,7 @@ class SideFigures(Strict):
 
 
 class CanaryReport(Strict):
-    """The canary that runs, or the last one. Figures are of the answering process, since it began to serve."""
+    """The canary that runs, or the last one. Figures are of all workers, since it began to serve in each."""
 
     version: int
     share: float
@@ -224,7 +225,7 @@ def _canary(rollout: Rollout | None, runtime: Runtime) -> CanaryReport | None:
     running = runtime.slot.canary
     if running is None or running.rollout.version != rollout.version:
         return report
-    champion, canary = running.figures()
+    champion, canary = running.figures(reports_elsewhere(runtime, running))
     return report.model_copy(update={"champion": _side(champion), "canary": _side(canary)})
 
 

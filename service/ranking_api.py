@@ -13,6 +13,7 @@ from service.runtime import Runtime
 from service.schemas import Answer, ColumnsAnswer, RankRequest, RecommendRequest, SlateRequest
 from service.served_log import log_served
 from service.serving import Serving
+from service.shards import stamped
 from service.strict_json import JsonRoute
 
 log = structlog.get_logger()
@@ -38,9 +39,12 @@ async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Re
     if serving is None:
         raise Problem(503, "no bundle is loaded; /readyz says why", headers={"retry-after": "5"})
     seconds = runtime.settings.deadline_ms / 1e3
-    until = perf_counter() + seconds
+    begun = perf_counter()
+    until = getattr(request.state, "begun", begun) + seconds
+    request.state.request_id = request_id = stamped(request.state.request_id, body.user_id)
+    structlog.contextvars.bind_contextvars(request_id=request_id)
     try:
-        answer = await runtime.lane.run(seconds, _respond, body, limit, serving, runtime, request.state.request_id, until)
+        answer = await runtime.lane.run(until - begun, _respond, body, limit, serving, runtime, request_id, until)
         return Response(answer, media_type="application/json")
     except TimeoutError:
         detail = f"no answer within {runtime.settings.deadline_ms:g} ms"

@@ -1,7 +1,8 @@
 """What lives as long as the process, whichever bundle it serves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, TypedDict
 
 import sqlalchemy as sa
@@ -22,7 +23,9 @@ from service.serving import Slot
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    from service.inside import Inside
     from service.operations import Operations
+    from service.peers import Peers
 
 OpenFeedback = Callable[[sa.Engine, Callable[[], Config | None], Clock], Feedback]
 """Tests bring their own."""
@@ -45,13 +48,18 @@ class Runtime:
     feedback: Feedback | None = field(default=None, init=False)  # these two from the moment that there is a database
     videos: LiveVideos | None = field(default=None, init=False)
     operations: "Operations" = field(init=False)  # given to it by the application
+    peers: "Peers | None" = field(default=None, init=False)  # these two where it is one of several workers
+    inside: "Inside | None" = field(default=None, init=False)
+    together: bool = False
 
     def __post_init__(self) -> None:
-        self.lane = Lane(self.settings.threads, self.settings.queue)
+        threads = self.settings.ranking_threads(self.together)
+        self.lane = Lane(threads, self.settings.queue)
+        self._connecting = Lock()
         self.keyring = Keyring(KeyStore(self.settings.home_folder()))
         self._key_poller = Poller("keys", self.keyring.refresh, self.settings.poll_seconds)
         self.registry = Registry(self.settings.home_folder())
-        self.gatherer = Gatherer(self.settings.threads, self.metrics)
+        self.gatherer = Gatherer(threads, self.metrics)
         self.arms = Arms(self.settings.home_folder())
 
     def connect(self) -> None:
@@ -60,16 +68,29 @@ class Runtime:
         Raises:
             DatabaseError: without it nothing can be served, since what was taken down isn't known.
         """
-        if self.feedback is not None:
-            return
-        home = self.settings.home_folder()
-        home.root.mkdir(parents=True, exist_ok=True)
-        engine = open_database(database_url(home))
-        videos = LiveVideos(engine, self.clock)
-        videos.load()
-        self.feedback, self.videos = self.open_feedback(engine, self._config, self.clock), videos
-        self._looking = Poller("videos and experiments", self._look_around, LOOK_SECONDS)
-        self._looking.start()
+        with self._connecting:
+            if self.feedback is not None:
+                return
+            home = self.settings.home_folder()
+            home.root.mkdir(parents=True, exist_ok=True)
+            engine = open_database(database_url(home))
+            videos = LiveVideos(engine, self.clock)
+            videos.load()
+            self.feedback, self.videos = self.open_feedback(engine, self._config, self.clock), videos
+            self._looking = Poller("videos and experiments", self._look_around, LOOK_SECONDS)
+            self._looking.start()
+
+    @property
+    def judges(self) -> bool:
+        """Whether this process decides if a canary is withdrawn."""
+        return self.peers is None or self.peers.group.leads
+
+    def take_over(self, video_ids: Sequence[str]) -> None:
+        """See to it that what another worker has just changed of these videos holds here. Raises DatabaseError."""
+        with self._connecting:  # while the tables are being read, nobody knows from before or after the change
+            videos = self.videos
+        if videos is not None:  # else they will be read
+            videos.take_over(video_ids)
 
     def carry(self, timestamp: int | None) -> None:
         """Let a replay's clock know of a time that a request or an event carries."""

@@ -1,5 +1,6 @@
 """Settings of the serving process, read from the environment (``WATCHNEXT_<NAME>``). docs/settings.md lists them."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from data.home import Home
 
 KIB = 1024
+MOST_WORKERS = 4
+"""Unless more are asked for: each takes memory of its own, and on more cores than two nothing was measured."""
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Settings(BaseSettings):
@@ -23,11 +31,22 @@ class Settings(BaseSettings):
         max_length=64,
         description="Name of the configuration whose champion is served; may be left out while the registry holds one name.",
     )
-    threads: int = Field(2, ge=1, le=64, description="Requests ranked at the same time; one a core is enough.")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Processes that answer, each for its share of the users; unset: one a core, at most 4.",
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Requests that a process ranks at the same time; unset: 1, and where there is one process 2.",
+    )
     body_limit: int = Field(4096 * KIB, ge=KIB, description="Largest request body in bytes; a larger one is answered 413.")
     deadline_ms: float = Field(2000.0, gt=0, description="A request not answered after this many milliseconds gets 503.")
     queue: int = Field(
-        64, ge=0, le=10_000, description="Requests that may wait for one of the threads; one more is answered 503 at once."
+        64, ge=0, le=10_000, description="Requests that may wait for one of a process's threads; one more is answered 503."
     )
     rate_limit: float = Field(
         1000.0, ge=0, le=1e6, description="Requests a second of one key, or without keys of one address; 0: no limit."
@@ -62,6 +81,17 @@ class Settings(BaseSettings):
         False, description="The time is the newest timestamp that a request or event carried: to replay logs, never in use."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line written.")
+
+    @property
+    def processes(self) -> int:
+        """How many workers there are to be. A replay's clock is one process's."""
+        if self.workers is not None:
+            return self.workers
+        return 1 if self.replay_clock else min(MOST_WORKERS, cores())
+
+    def ranking_threads(self, together: bool) -> int:
+        """Of this process; ``together``: it is one of several workers."""
+        return self.threads or (1 if together else 2)
 
     def home_folder(self) -> Home:
         return Home(self.home.resolve())

@@ -1,9 +1,9 @@
 """What champion and canary each did since the canary began: slates as they are answered, outcomes as they come in."""
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, TypedDict, TypeVar
 
 import numpy as np
 
@@ -15,9 +15,20 @@ from service.serving import Serving
 
 REMEMBERED = 10_000
 """Slates whose events are waited for; of more, the oldest are forgotten."""
+Number = TypeVar("Number", int, float)
+
 PLACES = 30
 """First places of a slate that are remembered."""
 LATENCIES = 1_000
+
+
+class Report(TypedDict):
+    """One side's sums in one worker, as they travel: ``seconds`` of the last slates, the rest as in :class:`Figures`."""
+
+    counts: dict[str, int]
+    seconds: list[float]
+    predicted: dict[str, float]
+    positives: dict[str, int]
 
 
 class Outcome(Protocol):
@@ -73,10 +84,11 @@ class Tally:
         for name in self.events.get(kind, ()):
             self._positives[name] += 1
 
-    def figures(self) -> Figures:
-        latency = float(np.percentile(self._seconds, 95)) if self._seconds else float("nan")
+    def report(self) -> Report:
         predicted = dict(zip(self._names, self._predicted.tolist(), strict=True))
-        return Figures(**self._counts, latency=latency, predicted=predicted, positives=dict(self._positives))
+        return Report(
+            counts=dict(self._counts), seconds=list(self._seconds), predicted=predicted, positives=dict(self._positives)
+        )
 
 
 class _Shown:
@@ -131,6 +143,24 @@ class Tallies:
                 if (shown := self._shown.get(event.request_id)) is not None:
                     shown.event(event.video_id, event.type)
 
-    def figures(self, version: int) -> Figures:
+    def report(self, version: int) -> Report:
         with self._lock:
-            return self._sides[version].figures()
+            return self._sides[version].report()
+
+    def figures(self, version: int, elsewhere: Sequence[Report] = ()) -> Figures:
+        """With what other workers report of the version."""
+        return summed([self.report(version), *elsewhere])
+
+
+def summed(reports: Sequence[Report]) -> Figures:
+    """The figures of several workers as of one; the latency is over the last slates of each."""
+    seconds = [second for report in reports for second in report["seconds"]]
+    latency = float(np.percentile(seconds, 95)) if seconds else float("nan")
+    counts = _sums([report["counts"] for report in reports])
+    predicted = _sums([report["predicted"] for report in reports])
+    positives = _sums([report["positives"] for report in reports])
+    return Figures(**counts, latency=latency, predicted=predicted, positives=positives)
+
+
+def _sums(counts: Sequence[Mapping[str, Number]]) -> dict[str, Number]:
+    return {name: sum((count[name] for count in counts[1:]), counts[0][name]) for name in counts[0]}

@@ -17,6 +17,7 @@ from service.runtime import Runtime
 from service.schemas import MAX_ID, MAX_KEYS, Id, Key, Strict, Timestamp, Value
 from service.serving import Serving
 from service.strict_json import JsonRoute
+from service.together import tell
 
 log = structlog.get_logger()
 
@@ -109,11 +110,12 @@ def look_up(video_id: VideoId, request: Request) -> Video:
     "/videos/{video_id:rest}", status_code=204, responses=documented(422, 500, 503), summary="Never return a video again"
 )
 def take_down(video_id: VideoId, request: Request) -> Response:
-    videos, _, _ = _open(request)
+    videos, _, runtime = _open(request)
     try:
         videos.take_down(video_id)
     except WatchNextError as error:
         raise _not_stored(error, "the video was not taken down: send it again") from None
+    tell(runtime, [video_id])
     return Response(status_code=204)
 
 
@@ -145,6 +147,7 @@ def _store(
         fates = videos.store(rows, frozenset(video.video_id for video in wanted if video.restore), serving)
     except WatchNextError as error:
         raise _not_stored(error, "nothing was stored: send it again") from None
+    tell(runtime, [row.video_id for row in rows])
     return VideoStatuses(
         videos=[VideoStatus(video_id=row.video_id, status=fate) for row, fate in zip(rows, fates, strict=True)]
     )

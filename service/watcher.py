@@ -18,6 +18,7 @@ from service.memory import settle
 from service.rehearsal import rehearse, score_again
 from service.serving import Serving
 from service.shadow import Shadow
+from service.together import reports_elsewhere
 
 if TYPE_CHECKING:
     from service.inputs import Query
@@ -77,10 +78,15 @@ class Watcher:
         self._follow_shadow(rollouts.get("shadow"))
         self._follow_canary(rollouts.get("canary"))
         self._follow_arms(name)
-        if slot.canary is not None and (verdict := slot.canary.verdict(settings)) is not None:
-            figures = dict(zip(("champion", "canary"), map(asdict, slot.canary.figures()), strict=True))
+        if slot.canary is not None and self._runtime.judges:
+            self._judge(slot.canary, settings)
+
+    def _judge(self, canary: Canary, settings: "Settings") -> None:
+        elsewhere = reports_elsewhere(self._runtime, canary)
+        if (verdict := canary.verdict(settings, elsewhere)) is not None:
+            figures = dict(zip(("champion", "canary"), map(asdict, canary.figures(elsewhere)), strict=True))
             band, reason = verdict
-            self._withdraw(slot.canary.rollout, band, reason, **figures)
+            self._withdraw(canary.rollout, band, reason, **figures)
 
     def _begin_again(self) -> None:
         """Nothing is served. A new champion may be; so may one that could not be read the last time."""

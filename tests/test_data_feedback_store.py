@@ -363,3 +363,33 @@ def test_after_the_end_nothing_is_taken_in(tmp_path: Path, clock: Clock) -> None
         with pytest.raises(FeedbackError, match="stopping"):
             feedback.accept([event("e")])
     assert stored(tmp_path, served) == []
+
+
+def test_an_id_that_two_processes_take_at_the_same_moment_is_taken_by_one(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each asked the disk before the other had written: the second's commit fails, and then it knows."""
+    with opened(tmp_path, CONFIG, clock) as one, opened(tmp_path, CONFIG, clock) as other:
+        one.log_served(slate("r", "u", one.now(), ["a", "b"]))
+        other.log_served(slate("s", "v", other.now(), ["a", "b"]))
+        clock.now += SECOND
+        assert one.accept([event("e")]) == [Fate("e", "accepted")]
+        with monkeypatch.context() as before:
+            before.setattr("data.feedback.store.known_events", lambda *_: set())
+            with pytest.raises(FeedbackError):
+                other.accept([event("e", request_id="s")])
+        assert other.accept([event("e", request_id="s")]) == [Fate("e", "duplicate")]
+        assert other.profile("small", "v", T, clock.now + HOUR) is None
+        assert dict(other.users_of(["r", "nobody's"])) == {"r": "u"}
+    assert [row.request_id for row in stored(tmp_path, events)] == ["r"]
+    assert count(tmp_path)["events.accepted"] == 1
+
+
+def test_counts_of_several_processes_are_read_from_the_disk(tmp_path: Path, clock: Clock) -> None:
+    with opened(tmp_path, CONFIG, clock) as one, opened(tmp_path, CONFIG, clock) as other:
+        one.log_served(slate("r", "u", one.now(), ["a"]))
+        one.log_served(slate("r", "u", one.now(), ["a"]))  # dropped: it is there
+        one.accept([event("e")])
+        assert other.counters()["served.dropped"] == 0
+        found = other.counters(dropped_elsewhere=one.dropped)
+        assert (found["events.accepted"], found["served.logged"], found["served.dropped"]) == (1, 1, 1)

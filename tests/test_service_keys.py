@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 import watchnext
 from data.errors import WatchNextError
 from data.home import Home
-from service.guard import check_start, is_loopback
 from service.keys import Keyring, KeyStore
 from service.problems import MEDIA_TYPE, ProblemDetails
 from service.settings import Settings
+from service.start import check_start, is_loopback
 from tests.service_fakes import client_of, metric
 
 GOOD = {"user_id": "u1", "candidates": ["v1", "v2"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.database import upsert
+from data.database import DatabaseError, upsert
 from data.feedback.queue import Operation, Row
 from data.feedback.rows import ITEM, item_rows
 from data.feedback.schema import events, served, served_items, writers
@@ -20,7 +20,9 @@ def write_group(connection: sa.Connection, engine: sa.Engine, group: Sequence[Op
     rows = [row for op in group for row in op.events]
     _insert(connection, engine, served, *_values([row for row, _ in slates]))
     _insert(connection, engine, served_items, ITEM, [item for _, slate in slates for item in item_rows(slate)])
-    _insert(connection, engine, events, *_values(rows))
+    if _insert(connection, engine, events, *_values(rows)) < len(rows):
+        # Of what one process takes in no id comes twice: this one came to another process at the same moment.
+        raise DatabaseError("an event is there already that was not there a moment ago")
     add_counts(connection, engine, counts_of(group, dropped))
     settled = len(slates) + dropped
     if settled:
@@ -42,16 +44,15 @@ def _values(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]
 
 def _insert(
     connection: sa.Connection, engine: sa.Engine, table: sa.Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """New rows; those whose key is there are left out. To SQLite's driver itself: half the time per row is saved."""
+) -> int:
+    """New rows; those whose key is there are left out. Returns how many were new. To SQLite's driver itself: half the time
+    per row is saved."""
     if not rows:
-        return
+        return 0
     if engine.dialect.name == "sqlite":
-        connection.exec_driver_sql(_for_driver(table, tuple(names)), list(rows))
-    else:
-        connection.execute(
-            upsert(engine, table).on_conflict_do_nothing(), [dict(zip(names, row, strict=True)) for row in rows]
-        )
+        return connection.exec_driver_sql(_for_driver(table, tuple(names)), list(rows)).rowcount
+    statement = upsert(engine, table).on_conflict_do_nothing().returning(*table.primary_key)
+    return len(connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows]).all())
 
 
 @cache

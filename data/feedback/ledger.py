@@ -40,6 +40,17 @@ class Ledger:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other process is in such a block of this folder."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+@contextmanager
 def left_behind(path: Path) -> Iterator[int | None]:
     """The number that a dead process left, removed at the end; None where the process lives."""
     try:

@@ -106,6 +106,13 @@ def requests_by_id(connection: sa.Connection, ids: Iterable[str]) -> list[Reques
     return [request for some in _groups(ids) for request in read_requests(connection, served.c.request_id.in_(some))]
 
 
+def users_by_request(connection: sa.Connection, ids: Iterable[str]) -> dict[str, str]:
+    """The users of those of the requests that are stored."""
+    wanted = sa.select(served.c.request_id, served.c.user_id)
+    found = (connection.execute(wanted.where(served.c.request_id.in_(some))) for some in _groups(ids))
+    return {row.request_id: row.user_id for rows in found for row in rows}
+
+
 def known_events(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
     """Those of the ids that are stored."""
     stored = (sa.select(events.c.event_id).where(events.c.event_id.in_(some)) for some in _groups(ids))

@@ -26,7 +26,7 @@ from data.feedback.on_disk import OnDisk
 from data.feedback.outcomes import log_rows
 from data.feedback.queue import Operation, WriteQueue
 from data.feedback.requests import Happened, Piece, Request, Sight, joined
-from data.feedback.rows import event_row, known_events, read_requests, requests_by_id, served_row
+from data.feedback.rows import event_row, known_events, read_requests, requests_by_id, served_row, users_by_request
 from data.feedback.schema import served as served_table
 from data.feedback.served import Served
 from data.feedback.writers import close_writer, ledger_folder, open_writer, read_counts
@@ -154,8 +154,35 @@ class Feedback:
             return set()
         return set().union(*(piece.seen for _, piece in self._pieces(config, name, user_id, since_ms)))
 
-    def counters(self) -> Mapping[str, int]:
-        """All counts, those not yet on disk included."""
+    def users_of(self, request_ids: Sequence[str]) -> Mapping[str, str]:
+        """The users of those of the requests that are on disk.
+
+        Raises:
+            FeedbackError: the database cannot be read.
+        """
+        try:
+            with reading(self._engine) as connection:
+                return users_by_request(connection, request_ids)
+        except WatchNextError as error:
+            raise FeedbackError(f"the requests cannot be read: {error}") from error
+
+    @property
+    def dropped(self) -> int:
+        """Slates that were dropped, which the database does not know of yet."""
+        return self._dropped
+
+    def counters(self, dropped_elsewhere: int | None = None) -> Mapping[str, int]:
+        """All counts, those not yet on disk included.
+
+        Args:
+            dropped_elsewhere: what other processes that write too :attr:`dropped`; the rest is then read from the database.
+
+        Raises:
+            DatabaseError: it can't be read.
+        """
+        if dropped_elsewhere is not None:
+            stored = read_counts(self._engine)
+            return {**stored, "served.dropped": stored.get("served.dropped", 0) + self._dropped + dropped_elsewhere}
         with self._lock:
             dropped = self._counts["served.dropped"] + self._dropped
             return {**self._counts, "served.dropped": dropped}

@@ -10,7 +10,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from data.database import reading, upsert, writing
-from data.feedback.ledger import Ledger, left_behind
+from data.feedback.ledger import Ledger, alone, left_behind
 from data.feedback.schema import counters, writers
 
 LOST = "served.lost"
@@ -24,11 +24,14 @@ def ledger_folder(engine: sa.Engine) -> Path | None:
 
 def open_writer(engine: sa.Engine, folder: Path | None, now: int) -> tuple[str, Ledger | None]:
     """Count what dead processes lost; then enter this one, and give it a ledger."""
-    if folder is not None and folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            _settle_dead(engine, path, now)
     name = f"{now}-{os.getpid()}-{uuid4().hex[:8]}"
-    ledger = None if folder is None else Ledger(folder / name)
+    ledger = None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder):  # a ledger that is made but not locked yet looks like a dead one's
+            for path in sorted(folder.iterdir()):
+                _settle_dead(engine, path, now)
+            ledger = Ledger(folder / name)
     with writing(engine) as connection:
         connection.execute(writers.insert().values(id=name, started_at=now, settled=0, lost=0))
     return name, ledger
