@@ -34,12 +34,12 @@ class Direct:
         if route is None or scope["method"] != "POST" or scope.get("root_path"):
             return await self.app(scope, receive, send)
         message = await receive()
-        body = _checked(route, scope, message)
+        body, again = _checked(route, scope, message), replay([message], receive)
         if body is None:
-            return await self.app(scope, replay([message], receive), send)
+            return await self.app(scope, again, send)
         scope["route"] = route
         try:
-            response = await route.endpoint(body=body, request=Request(scope))
+            response = await route.endpoint(body=body, request=Request(scope, again))
         except Problem as problem:
             response = problem.response()
         await response(scope, receive, send)
