@@ -61,7 +61,7 @@ CASES = (
 
 
 def trainer(case: Case) -> Trainer:
-    content = our_configuration()
+    content = our_configuration(bfloat16=False)
     content["training"] = {"batch_size": case.batch, "sparse_rows": 9_000 if case.sparse else 1 << 40}
     config = parse_config(content, "the benchmark's configuration")
     layout = build_layout(config)

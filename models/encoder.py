@@ -98,6 +98,15 @@ class Encoder:
         }
         return [named[left] * named[right] for left, right in self.products]
 
+    @property
+    def learnt(self) -> list[bool]:
+        """Which columns of x come from embeddings [width]; the others are numbers."""
+        found: list[bool] = []
+        for side in ORDER:
+            numbers = self.layout.sides[side].float_width
+            found += [True] * (side_width(self.layout, side) - numbers) + [False] * numbers
+        return found + [True] * (self.width - len(found))
+
     def penalty(self, x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """sum_f l2_f mean_i ||e_f,i||^2 over the embeddings gathered for the batch (rows [n]: 1 counts, 0 does not)."""
         if not self._l2:

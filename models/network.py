@@ -22,6 +22,7 @@ from models.embedding import ROLE, TASK, Embeddings
 from models.encoder import ORDER, Encoder, Split, TensorBlock, for_role, stack
 from models.factors import Factors, tables_of
 from models.heads.columns import Heads
+from models.learnt import Columns
 from models.noise import Noise, derive
 from models.tower import Towers
 from models.trunks import build_trunk, roles_of
@@ -67,8 +68,10 @@ class Network:
             raise ConfigError("the network has no input: every feature is training-only")
         layouts = [layout if role is None else for_role(layout, role) for role in roles]
         self.views = [Encoder(own, self.embeddings, model.products) for own in layouts]
-        count, inputs = len(config.objectives), entering_width(config, layout) + self.encoder.width
-        self.trunk = build_trunk(model.trunk, config.objectives, inputs, model.dropout, seed)
+        count, entering = len(config.objectives), entering_width(config, layout)
+        columns = Columns([*[True] * entering, *self.encoder.learnt])
+        inputs = entering + self.encoder.width
+        self.trunk = build_trunk(model.trunk, config.objectives, inputs, model.dropout, seed, columns)
         self.heads = Heads(config.objectives, self.target_stats, layout)
         self.towers = Towers(model.tower, self.heads.start, model.dropout, seed, self.heads.outputs)
         self.towers.build((count, None, self.trunk.width))

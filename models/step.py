@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data.config import Side
 from data.config_training import TrainingConfig
 from data.features.layout import SIDES, Block
+from data.readers.ahead import ahead
 from models.average import Average
 from models.balancing import build_balancing
 from models.embedding import extend, rows_of
@@ -19,14 +20,16 @@ from models.graph import Compiled, Graph, Shown
 from models.network import Network
 from models.optimizer import Optimizers
 from models.ordering import Slates
-from models.sampling import draw
+from models.sampling import Draw, draw
+from models.shuffle import announce
 from models.trainer_state import read_state, under, write_state
 
 PREDICT_ROWS = 4096
 BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
 """TensorFlow's option: products and what lies between them are rewritten; variables, sums and losses stay float32."""
 CALL_ROWS = 32_768
-"""The rows gathered for one call of the graph, about: enough that calls cost nothing, few enough for memory."""
+"""The rows gathered for one call of the graph, about: enough that calls cost nothing, few enough for memory. The next
+call's are gathered, and copied for TensorFlow, while it computes."""
 
 
 class Predicted(NamedTuple):
@@ -97,15 +100,15 @@ class Trainer:
         size, key = self.training.batch_size, tf.constant(seed, tf.int64)
         drawn = draw(order, targets, self.training.sampling, weights, size, seed)
         stride = size * max(1, CALL_ROWS // size)
-        for start in range(0, len(drawn.rows), stride):
-            part = drawn.part(start, start + stride)
-            shown = _take_slates(slates, part.rows) if slates and self.training.ordering.weight else None
-            called = self._compiled.epoch(_take(blocks, part.rows), part.targets(targets), key, shown)
+        parts = (drawn.part(start, start + stride) for start in range(0, len(drawn.rows), stride))
+        ordered = slates if self.training.ordering.weight else None
+        for rows, given in ahead(_gathered(part, blocks, targets, ordered) for part in parts):
+            called = self._compiled.epoch(*given[:2], key, given[2])
             for i, (losses, defined) in enumerate(zip(*(values.numpy() for values in called), strict=True)):
                 sums += losses.astype(np.float64) * defined
                 counts += defined
                 if on_batch is not None:
-                    on_batch(min(size, len(part.rows) - i * size), losses)
+                    on_batch(min(size, rows - i * size), losses)
         return np.asarray(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
 
     def predict(self, blocks: Mapping[Side, Block]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -214,6 +217,16 @@ class Trainer:
 
 def _take(blocks: Mapping[Side, Block], rows: Any) -> dict[Side, tuple[NDArray[np.int32], NDArray[np.float32]]]:
     return {side: (blocks[side].ints[rows], blocks[side].floats[rows]) for side in SIDES}
+
+
+def _gathered(
+    part: Draw, blocks: Mapping[Side, Block], targets: NDArray[np.float32], slates: Slates | None
+) -> tuple[int, tuple[Any, Any, Any]]:
+    """How many rows a call trains on, and its arguments, as tensors: blocks, targets, and slates if they are wanted."""
+    announce(blocks, part.rows)
+    shown = None if slates is None else _take_slates(slates, part.rows)
+    given = _take(blocks, part.rows), part.targets(targets), shown
+    return len(part.rows), tf.nest.map_structure(lambda values: None if values is None else tf.constant(values), given)
 
 
 def _take_slates(slates: Slates, rows: NDArray[np.int64]) -> Shown:

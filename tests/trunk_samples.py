@@ -6,6 +6,7 @@ import tensorflow as tf
 from network_samples import CLICK, LIKE, WATCH, small_config
 
 from data.config import Objective
+from models.learnt import Columns
 from models.noise import Noise
 from models.trunks import Trunk, build_trunk
 
@@ -38,9 +39,16 @@ def objectives(count: int = 3) -> tuple[Objective, ...]:
     return small_config(objectives=(CLICK, LIKE, WATCH)[:count]).objectives
 
 
-def small_trunk(inputs: int = 3, count: int = 3, seed: int = 5, dropout: float = 0.0, **settings: Any) -> Trunk:
+def small_trunk(
+    inputs: int = 3,
+    count: int = 3,
+    seed: int = 5,
+    dropout: float = 0.0,
+    columns: Columns | None = None,
+    **settings: Any,
+) -> Trunk:
     parsed = small_config(objectives=(CLICK, LIKE, WATCH)[:count], model={"trunk": settings}).model.trunk
-    return build_trunk(parsed, objectives(count), inputs, dropout, seed)
+    return build_trunk(parsed, objectives(count), inputs, dropout, seed, columns)
 
 
 def noise(step: int = 0) -> Noise:

@@ -25,6 +25,7 @@ from models.indexes import IndexBuilder
 from models.network import Network
 from models.noise import derive
 from models.ordering import Slates, slate_order
+from models.shuffle import shuffled
 from models.step import OnBatch, Trainer
 from training.baselines import PastRates
 from training.calibrate import calibrate
@@ -175,8 +176,8 @@ class Learner:
         losses = np.full(targets.shape[1], np.nan)
         for number in range(training.passes):
             seed = derive(self.config.seed, "order", day.toordinal(), number)
-            random, rows = np.random.default_rng(seed), np.arange(len(targets))
-            order = random.permutation(rows) if slates is None else slate_order(rows, slates.number, random)
+            random, n = np.random.default_rng(seed), len(targets)
+            order = shuffled(n, random) if slates is None else slate_order(np.arange(n), slates.number, random)
             losses = self.trainer.train_epoch(blocks, targets, order, seed, on_batch, slates)
         if training.replay_days:
             self.replay = days[-training.replay_days :]

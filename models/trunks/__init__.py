@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from data.config import Objective
 from data.config_trunk import TrunkConfig
+from models.learnt import Columns
 from models.trunks.base import Trunk, TrunkOutput
 from models.trunks.conditioned import Conditioned
 from models.trunks.cross_stitch import CrossStitch
@@ -30,9 +31,16 @@ TRUNKS: dict[str, type[Trunk]] = {
 }
 
 
-def build_trunk(settings: TrunkConfig, objectives: Sequence[Objective], inputs: int, dropout: float, seed: int) -> Trunk:
-    """The trunk of a configuration, built for inputs of D = ``inputs`` columns."""
-    trunk = TRUNKS[settings.kind](settings, objectives, dropout, seed)
+def build_trunk(
+    settings: TrunkConfig,
+    objectives: Sequence[Objective],
+    inputs: int,
+    dropout: float,
+    seed: int,
+    columns: Columns | None = None,
+) -> Trunk:
+    """The trunk of a configuration, built for inputs of D = ``inputs`` columns, of which ``columns`` are learnt."""
+    trunk = TRUNKS[settings.kind](settings, objectives, dropout, seed, columns)
     trunk.build((None, inputs))
     return trunk
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from data.config import Objective
 from models.encoder import Split
+from models.learnt import Columns
 from models.noise import Noise
 
 
@@ -33,14 +34,17 @@ class Trunk(keras.layers.Layer):  # type: ignore[misc]
         objectives: K of them.
         dropout: of the hidden layers (all but the last of a network), in training.
         seed: every network, expert and gate starts from a seed of its own, derived from this one.
+        columns: of x, those that training needs a gradient of; None: all.
     """
 
     experts = 0
     """E."""
 
-    def __init__(self, settings: Any, objectives: Sequence[Objective], dropout: float, seed: int) -> None:
+    def __init__(
+        self, settings: Any, objectives: Sequence[Objective], dropout: float, seed: int, columns: Columns | None = None
+    ) -> None:
         super().__init__(name="trunk")
-        self.settings, self.dropout, self.seed = settings, dropout, seed
+        self.settings, self.dropout, self.seed, self.columns = settings, dropout, seed, columns
         self.names = tuple(objective.name for objective in objectives)
         self.families = tuple(objective.family for objective in objectives)
 

@@ -29,7 +29,8 @@ class MMoE(Trunk):
 
     def build(self, input_shape: tuple[int | None, int]) -> None:
         settings, inputs = self.settings, input_shape[-1]
-        self.networks = Parallel(self, self.experts, inputs, settings.layers, norm=settings.expert_norm)
+        norm, columns = settings.expert_norm, self.columns
+        self.networks = Parallel(self, self.experts, inputs, settings.layers, norm=norm, columns=columns)
         shape = (self.count, inputs, self.experts)
         self.gates = self.add_weight(shape=shape, initializer=Stacked(derive(self.seed, "gates")), name="gates")
         self.built = True

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from models.encoder import Split, linear
+from models.learnt import Columns, rectified
 from models.noise import Noise, Stacked, derive
 
 NORM_EPSILON = 1e-5
@@ -28,6 +29,7 @@ class Parallel:
             Normalization", 2016), with a learnt scale and shift: no statistics of the batch, so that a row's value is the
             same in training and serving.
         swish: a(x) = x sigmoid(x), which has no dead units.
+        columns: of x, those that training takes a gradient of; None: all.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class Parallel:
         prefix: str = "",
         norm: bool = False,
         swish: bool = False,
+        columns: Columns | None = None,
     ) -> None:
-        self.parts, self.swish, self.depth = parts, swish, len(layers)
+        self.parts, self.swish, self.depth, self.columns = parts, swish, len(layers), columns
         self.kernels, self.biases, self.norms = [], [], []
         for i, (before, after) in enumerate(zip([inputs, *layers[:-1]], layers, strict=True)):
             initial = Stacked(derive(owner.seed, key, i))
@@ -67,14 +70,35 @@ class Parallel:
         """For training, the networks' outputs [n, H] one by one: products of plain matrices with bias and ReLU inside. A
         batched product would write out a gradient of x for every network before it adds them up."""
         given = tf.unstack(x) if x.shape.rank == 3 else [x]
-        hidden = given if len(given) == self.parts else given * self.parts
-        for i in range(self.depth):
-            hidden = self._dropped(hidden, noise, dropout) if i else hidden
-            norms = [tf.unstack(norm.value) for norm in self.norms]
-            layer = zip(hidden, tf.unstack(self.kernels[i].value), tf.unstack(self.biases[i].value), strict=True)
-            sums = [tf.nn.bias_add(tf.matmul(own, kernel), bias[0]) for own, kernel, bias in layer]
-            hidden = [self._activate(i, own, [norm[part] for norm in norms]) for part, own in enumerate(sums)]
+        hidden = self._first(given) if self._has_numbers else self._each(0, self._for_parts(given))
+        for i in range(1, self.depth):
+            hidden = self._each(i, self._dropped(hidden, noise, dropout))
         return hidden
+
+    @property
+    def _has_numbers(self) -> bool:
+        """Whether the first layer takes gradients of some of its columns alone (:func:`rectified`)."""
+        return self.columns is not None and not self.swish and not (self.norms and self.depth == 1)
+
+    def _first(self, given: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The first layer's units [n, H] of x, or of each network's own."""
+        assert self.columns is not None
+        columns, own = self.columns, self._for_parts([self.columns.of(x) for x in given])
+        layer = zip(self._for_parts(given), own, *self._weights_of(0), strict=True)
+        return [rectified(x, mine, kernel, bias[0], columns) for x, mine, kernel, bias in layer]
+
+    def _each(self, i: int, hidden: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Layer ``i``'s units [n, H] of every network's [n, in]."""
+        norms = [tf.unstack(norm.value) for norm in self.norms]
+        layer = zip(hidden, *self._weights_of(i), strict=True)
+        sums = [tf.nn.bias_add(tf.matmul(own, kernel), bias[0]) for own, kernel, bias in layer]
+        return [self._activate(i, own, [norm[part] for norm in norms]) for part, own in enumerate(sums)]
+
+    def _weights_of(self, i: int) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        return tf.unstack(self.kernels[i].value), tf.unstack(self.biases[i].value)
+
+    def _for_parts(self, given: list[tf.Tensor]) -> list[tf.Tensor]:
+        return given if len(given) == self.parts else given * self.parts
 
     def _dropped(self, hidden: list[tf.Tensor], noise: Noise, dropout: float) -> list[tf.Tensor]:
         """The hidden units [n, H] with dropout, by the numbers that they would get side by side."""

@@ -38,16 +38,17 @@ class PLE(Trunk):
         self.own, self.common, self.gates, self.shared_gates = [], [], [], []
         for level in range(settings.levels):
             own, common = self.count * settings.task_experts, settings.shared_experts
-            self.own.append(self._experts(own, inputs, f"own_{level}"))
-            self.common.append(self._experts(common, inputs, f"shared_{level}"))
+            self.own.append(self._experts(own, inputs, f"own_{level}", level))
+            self.common.append(self._experts(common, inputs, f"shared_{level}", level))
             self.gates.append(self._gate((self.count, inputs, self.choice.choices), f"gates_{level}"))
             if level < settings.levels - 1:
                 self.shared_gates.append(self._gate((1, inputs, self.experts), f"shared_gate_{level}"))
             inputs = settings.layers[-1]
         self.built = True
 
-    def _experts(self, parts: int, inputs: int, name: str) -> Parallel:
-        return Parallel(self, parts, inputs, self.settings.layers, name, f"{name}_", self.settings.expert_norm)
+    def _experts(self, parts: int, inputs: int, name: str, level: int) -> Parallel:
+        layers, norm, columns = self.settings.layers, self.settings.expert_norm, None if level else self.columns
+        return Parallel(self, parts, inputs, layers, name, f"{name}_", norm, columns=columns)
 
     def _gate(self, shape: tuple[int, int, int], name: str) -> tf.Variable:
         return self.add_weight(shape=shape, initializer=Stacked(derive(self.seed, name)), name=name)

@@ -23,7 +23,7 @@ class Separate(Trunk):
         return []
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.networks = Parallel(self, self.count, input_shape[-1], self.settings.layers, "networks")
+        self.networks = Parallel(self, self.count, input_shape[-1], self.settings.layers, "networks", columns=self.columns)
         self.built = True
 
     def call(self, x: "tf.Tensor | Split", noise: Noise | None = None) -> TrunkOutput:

@@ -16,7 +16,7 @@ class SharedBottom(Trunk):
         return self.bottom.weights
 
     def build(self, input_shape: tuple[int | None, int]) -> None:
-        self.bottom = Parallel(self, 1, input_shape[-1], self.settings.layers, "networks")
+        self.bottom = Parallel(self, 1, input_shape[-1], self.settings.layers, "networks", columns=self.columns)
         self.built = True
 
     def call(self, x: "tf.Tensor | Split", noise: Noise | None = None) -> TrunkOutput:

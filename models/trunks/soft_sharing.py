@@ -22,7 +22,7 @@ class SoftSharing(Trunk):
 
     def build(self, input_shape: tuple[int | None, int]) -> None:
         parts = 1 if self.settings.tie == 1 else self.count
-        self.networks = Parallel(self, parts, input_shape[-1], self.settings.layers, "networks")
+        self.networks = Parallel(self, parts, input_shape[-1], self.settings.layers, "networks", columns=self.columns)
         self.built = True
 
     def call(self, x: "tf.Tensor | Split", noise: Noise | None = None) -> TrunkOutput:

@@ -1,0 +1,66 @@
+"""The columns of a network's input that are learnt, and a first layer that takes gradients of these alone."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import tensorflow as tf
+
+Gradients = Callable[..., tuple[tf.Tensor | None, ...]]
+
+
+class Columns:
+    """Some of the D columns of x [n, D], in their order: those that come from embeddings.
+
+    Of the others, plain numbers, nobody needs a gradient. A first layer's gradient of x is a sixth of a network's products;
+    where half of x are numbers, half of it was made and thrown away.
+    """
+
+    def __init__(self, learnt: Sequence[bool]) -> None:
+        self.width = len(learnt)
+        self.places = tuple(place for place, is_learnt in enumerate(learnt) if is_learnt)
+        self._runs = [(is_learnt, len(list(run))) for is_learnt, run in groupby(learnt)]
+
+    def of(self, x: tf.Tensor) -> tf.Tensor:
+        """These columns [n, L]; their gradient goes to x, 0 in the other columns."""
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def taken(x: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+            return tf.gather(x, self.places, axis=1), lambda gradient: self._spread(gradient)
+
+        return taken(x)
+
+    def rows_of(self, kernel: tf.Tensor) -> tf.Tensor:
+        """What these columns meet of a kernel [D, H]: [L, H]."""
+        return tf.gather(kernel, self.places)
+
+    def _spread(self, columns: tf.Tensor) -> tf.Tensor:
+        """[n, L] to [n, D]."""
+        parts, start = [], 0
+        for is_learnt, width in self._runs:
+            parts.append(columns[:, start : start + width] if is_learnt else tf.zeros([tf.shape(columns)[0], width]))
+            start += width if is_learnt else 0
+        return tf.concat(parts, 1)
+
+
+def rectified(x: tf.Tensor, own: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, columns: Columns) -> tf.Tensor:
+    """relu(x W + b) [n, H], whose gradient goes to W, b and ``own``, not to x.
+
+    Args:
+        x: [n, D].
+        own: ``columns.of(x)``, of whose values nothing is read: one for all the layers that read the same x.
+        kernel: W [D, H].
+        bias: b [H].
+    """
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def layer(x: tf.Tensor, own: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        found = tf.nn.relu(tf.nn.bias_add(tf.matmul(x, kernel), bias))
+
+        def gradients(above: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+            above = tf.raw_ops.ReluGrad(gradients=above, features=found)
+            of_own = tf.matmul(above, columns.rows_of(kernel), transpose_b=True)
+            return None, of_own, tf.matmul(x, above, transpose_a=True), tf.raw_ops.BiasAddGrad(out_backprop=above)
+
+        return found, gradients
+
+    return layer(tf.stop_gradient(x), own, kernel, bias)
