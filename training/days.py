@@ -50,6 +50,7 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
     for rest in (ready, shelf):  # of an interrupted run; its checkpoint has links of its own
         shutil.rmtree(rest, ignore_errors=True)
     learner, done = _resume(config, folder, plan, shelf) or _begin(config, home, plan, shelf)
+    _give_back()
     left = plan.days[len(done) :]
     with RunProgress(console, config, plan, done) as progress, ThreadPoolExecutor(1) as aside:
         coming = [aside.submit(_prepare, learner, home, plan, day, ready) for day in left[:1]]
