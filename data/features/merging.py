@@ -62,7 +62,6 @@ def merge_files(table: Columns, more: Columns, names: Sequence[str], folder: Pat
     for block, later in _blocks(table, more[0]):
         for file, column in zip(files, merged([c[block] for c in table], [c[later] for c in more]), strict=True):
             file.append(column)
-        let_go(*table)
     return [file.close() for file in files]
 
 
@@ -72,11 +71,15 @@ def folder_after(before: Path | None, within: Path) -> Path:
 
 
 def _blocks(table: Columns, keys: Ints) -> Iterator[tuple[slice, slice]]:
-    """Blocks of the table, each with the stretch of ``keys`` that belongs before the next one begins."""
-    starts = list(range(0, max(len(table[0]), 1), BLOCK_ROWS))
-    inner = keys.searchsorted(table[0][starts[1:]]).tolist()
-    for start, first, behind in zip(starts, [0, *inner], [*inner, len(keys)], strict=True):
-        yield slice(start, start + BLOCK_ROWS), slice(first, behind)
+    """Blocks of the table, each with the stretch of ``keys`` that belongs before the next one begins. A glance at a file
+    can map megabytes, so that where all blocks begin is not looked up beforehand."""
+    first, rows = 0, len(table[0])
+    for start in range(0, max(rows, 1), BLOCK_ROWS):
+        after = start + BLOCK_ROWS
+        behind = int(keys.searchsorted(table[0][after])) if after < rows else len(keys)
+        yield slice(start, after), slice(first, behind)
+        let_go(*table)
+        first = behind
 
 
 def look_up_by_blocks(table: Columns, keys: Ints) -> list[Ints]:
@@ -93,5 +96,4 @@ def look_up_by_blocks(table: Columns, keys: Ints) -> list[Ints]:
         known = part[place] == wanted
         for values, column in zip(found, table[1:], strict=True):
             values[order[mine][known]] = column[block][place[known]]
-        let_go(*table)
     return found
