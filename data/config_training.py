@@ -16,7 +16,7 @@ class TrainingConfig(Frozen):
     batch_size: int = Field(1024, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     embedding_learning_rate: float = Field(1e-3, gt=0)
-    sparse_rows: int = Field(200_000, ge=1)  # tables larger than this are updated sparsely
+    sparse_rows: int = Field(100_000, ge=1)  # larger tables are updated sparsely: from there on faster (docs/performance.md)
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float | None = Field(None, gt=0)  # of the dense part, by global norm
     average: float | None = Field(None, gt=0, lt=1)  # decay of the exponential average of the weights, if any
