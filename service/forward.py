@@ -9,7 +9,6 @@ from typing import Any
 import orjson
 import structlog
 from pydantic import ValidationError
-from pydantic_core import from_json
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +22,7 @@ from service.peers import PeerAway
 from service.problems import Problem
 from service.runtime import Runtime
 from service.shards import shard_in, shard_of
+from service.strict_json import read
 
 log = structlog.get_logger()
 
@@ -171,7 +171,7 @@ def as_id(value: Any) -> str | None:
 
 def _object_in(body: bytes) -> dict[str, Any] | None:
     try:
-        found = from_json(body, allow_inf_nan=True)
+        found = read(body)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
