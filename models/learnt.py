@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+import numpy as np
 import tensorflow as tf
 
 Gradients = Callable[..., tuple[tf.Tensor | None, ...]]
@@ -17,7 +18,7 @@ class Columns:
 
     def __init__(self, learnt: Sequence[bool]) -> None:
         self.width = len(learnt)
-        self.places = tuple(place for place, is_learnt in enumerate(learnt) if is_learnt)
+        self.places = np.flatnonzero(learnt).astype(np.int32)
         self._runs = [(is_learnt, len(list(run))) for is_learnt, run in groupby(learnt)]
 
     def of(self, x: tf.Tensor) -> tf.Tensor:
