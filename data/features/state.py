@@ -1,38 +1,38 @@
 """What features need to know of the past, carried from day to day, into the bundle and into the service."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import Batch, StringLists, Strings
+from data.columns import Batch, StringLists, Strings, take
 from data.config import Config, NumberFeature, Objective, RateFeature, Side
 from data.days import day_of, day_start
 from data.errors import LogError
 from data.features.asof import Ints
 from data.features.fitted import Scale, prior
-from data.features.layout import SIDES, Block, Layout, build_layout
+from data.features.layout import Block, Layout, build_layout
+from data.features.parts import encode_parts, encode_whole
 from data.features.past import SEEN, Past, after_window, join, past_batch, visible_at
 from data.features.rates import Totals, take_in
 from data.features.recent import kept
 from data.features.slates import feature_times, slate_times, slates
-from data.features.sorting import distinct, stable_order
-from data.features.spec import Knowledge, encode_sides, longest_window, table_sizes, vocabulary_sources
+from data.features.sorting import distinct, merged, ranks, stable_order
+from data.features.spec import Knowledge, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
 from data.features.storage import load_array, load_batch, save_arrays, save_batch, write_blocks
 from data.features.tables import EntityTable, Tables
 from data.features.targets import TargetStats
-from data.features.view import View
+from data.features.threads import in_turns
+from data.features.view import View, numbers_of
 from data.objectives import positive_label, targets
 from data.vocabulary import Numbering, Vocabulary
-
-PART_ROWS = 262_144
-"""Rows encoded at once, where they are written to files: what a part takes is small beside a large day's past."""
 
 
 @dataclass(frozen=True)
@@ -145,19 +145,17 @@ class FeatureState:
             raise LogError(f"{day} holds rows from before it, or the day was already taken in")
         numberings = self._numberings()
         queries = View(batch, time, self.tables, numberings)
-        recent = self.recent.take(np.isin(self.recent_user, distinct(queries.user))) if len(self.recent) else self.recent
+        recent = self.recent.take(_among(self.recent_user, queries.user)) if len(self.recent) else self.recent
         cutoff = self.day_starts(time)
-        past = self._past(recent, past_batch(batch, self.config), numberings, int(cutoff.min(initial=self.boundary)))
+        order = stable_order(queries.user)
+        past = self._past(recent, batch, order, numberings, int(cutoff.min(initial=self.boundary)))
         video = queries.number("video_id")
         vocabularies = self.knowledge.vocabularies
 
-        def features(start: int, end: int) -> dict[Side, Block]:
-            return encode_sides(self.knowledge, queries.between(start, end), cutoff[start:end], past, SIDES)
-
         rows = len(queries)
-        parts = (features(start, start + PART_ROWS) for start in range(0, max(rows, 1), PART_ROWS))
+        features = self.knowledge, queries, cutoff, past
         return Encoded(
-            features(0, rows) if folder is None else write_blocks(parts, rows, folder),
+            encode_whole(*features, order) if folder is None else write_blocks(encode_parts(*features), rows, folder),
             targets(batch, self.config, queries.column),
             queries.user,
             video,
@@ -189,20 +187,28 @@ class FeatureState:
         self._grow(self._view(early, feature_times(early)))
         for vocabulary in self.knowledge.vocabularies.values() if admit else ():
             vocabulary.admit()
-        day = self._view(batch, feature_times(batch))
         if early is not batch:
-            self._grow(day)
-        numberings = self._numberings()
-        past = self._past(self.recent, past_batch(batch, self.config), numberings, self.boundary)
-        totals = dict(self.knowledge.totals)
-        for feature in self.config.features:
-            if isinstance(feature, RateFeature):
-                totals[feature.name] = take_in(feature, totals[feature.name], past, until)
+            self._grow(self._view(batch, feature_times(batch)))
+        day = self._view(batch, feature_times(batch))  # numbers of before would give new texts the numbers of others
+        past = self._past(self.recent, batch, stable_order(day.user), day.numberings, self.boundary)
+        rates = {f.name: f for f in self.config.features if isinstance(f, RateFeature)}
+        tasks: list[Callable[[], Any]] = [partial(self._keep, past, until), partial(self._pairs, past)]
+        tasks += [partial(take_in, feature, self.knowledge.totals[name], past, until) for name, feature in rates.items()]
+        (self.recent, self.recent_user), self.seen_pairs, *totals = in_turns(tasks)
+        totals_of = {**self.knowledge.totals, **dict(zip(rates, totals, strict=True))}
+        self.knowledge = replace(self.knowledge, totals=totals_of, boundary=until)
+        for vocabulary in self.knowledge.vocabularies.values():
+            vocabulary.forget()
+
+    def _keep(self, past: Past, until: int) -> tuple[Batch, Ints]:
+        """The entries, sorted by user, that features may still need one by one after ``until``, and their users."""
         keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
-        keep = keep[stable_order(past.view.user[keep])]
-        self.recent, self.recent_user = past_batch(past.view.batch.take(keep), self.config), past.view.user[keep]
-        self.seen_pairs = distinct(np.concatenate([self.seen_pairs, (day.user << 32) | day.number("video_id")]))
-        self.knowledge = replace(self.knowledge, totals=totals, boundary=until)
+        return past_batch(past.view.batch.take(keep), self.config), past.view.user[keep]
+
+    def _pairs(self, past: Past) -> Ints:
+        """The pairs of users and videos that have met, with those of the past."""
+        pairs = (past.view.user << 32) | past.view.number("video_id")
+        return merged(self.seen_pairs, distinct(pairs))
 
     def roll(self, later: Batch, as_of: int) -> None:
         """Move the counts of videos, authors, tags and contexts on to ``as_of`` (ms), with the rows since the boundary as
@@ -212,7 +218,8 @@ class FeatureState:
         """
         view = self._view(later, feature_times(later))
         self._grow(view)
-        past = self._past(self.recent, past_batch(later, self.config), self._numberings(), self.boundary)
+        view = self._view(later, feature_times(later))
+        past = self._past(self.recent, later, stable_order(view.user), view.numberings, self.boundary)
         totals = dict(self.knowledge.totals)
         for feature in self.config.features:
             if isinstance(feature, RateFeature) and "user_id" not in feature.keys:
@@ -222,7 +229,7 @@ class FeatureState:
     def day_starts(self, time: Ints) -> Ints:
         """Start of each time's day [n], ms."""
         zone = self.config.timezone
-        quarters, inverse = np.unique(time // 900_000, return_inverse=True)
+        quarters, inverse = ranks(time // 900_000)
         starts = [day_start(day_of(int(quarter) * 900_000, zone), zone) for quarter in quarters]
         return np.array(starts, np.int64)[inverse]
 
@@ -232,8 +239,17 @@ class FeatureState:
     def _view(self, batch: Batch, time: Ints) -> View:
         return View(batch, time, self.tables, self._numberings())
 
-    def _past(self, recent: Batch, today: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
-        batch = join(recent, today)
+    def _past(self, recent: Batch, batch: Batch, order: Ints, numberings: dict[str, Numbering], earliest: int) -> Past:
+        """The recent past, which is sorted by user, and behind it a batch, whose ``order`` by user is known. Sorted by user:
+        the entries of a user lie together, nearly in the order of any time."""
+        recent, batch = _numbered([recent, past_batch(batch, self.config)], numberings)
+        if len(recent):
+            before = recent.strings("user_id").codes
+            users = np.concatenate([before, batch.strings("user_id").codes[order]])  # two runs, which are merged
+            order = np.append(np.arange(len(before)), len(before) + order)[np.argsort(users, kind="stable")]
+        batch = join(recent, batch)
+        columns = in_turns([partial(take, column, order) for column in batch.columns.values()])
+        batch = Batch(dict(zip(batch.columns, columns, strict=True)))
         view = View(batch, batch.numbers("timestamp").astype(np.int64), self.tables, numberings)
         return Past(view, self.config, min(earliest, self.boundary) - longest_window(self.config))
 
@@ -244,7 +260,10 @@ class FeatureState:
             for column in found:
                 texts = column.flat if isinstance(column, StringLists) else column
                 assert isinstance(texts, Strings)
-                self.knowledge.vocabularies[name].add(texts.in_order())
+                vocabulary = self.knowledge.vocabularies[name]
+                few = texts.compact()
+                new = (vocabulary.known(few.values)[few.codes] < 0) & (few.codes >= 0)
+                vocabulary.add(few.take(new).in_order())
 
     def save(self, folder: Path) -> None:
         """Write everything but the configuration, as .npy and .json files."""
@@ -282,11 +301,30 @@ class FeatureState:
         )
         tables = {path.name: EntityTable.load(path) for path in sorted((folder / "tables").iterdir())}
         state = cls(knowledge, tables, [TargetStats.of(stats) for stats in fitted["target_stats"]])
-        recent = load_batch(folder / "recent")
-        old = len(recent.columns) > 0 and SEEN not in recent  # of a bundle made before there was such a column
-        state.recent = past_batch(recent, config) if old else recent
+        recent = load_batch(folder / "recent")  # of an older bundle with columns of times that are null throughout
+        state.recent = recent
         state.recent_user, state.seen_pairs = (load_array(folder / f"{name}.npy") for name in ("recent_user", "seen_pairs"))
         return state
+
+
+def _among(values: Ints, wanted: Ints) -> NDArray[np.bool_]:
+    """Whether each of these numbers [m], not negative, is among those wanted."""
+    among = np.zeros(1 + max(int(values.max(initial=0)), int(wanted.max(initial=0))), bool)
+    among[wanted] = True
+    return among[values]
+
+
+def _numbered(batches: Sequence[Batch], numberings: Mapping[str, Numbering]) -> list[Batch]:
+    """The batches with texts that are coded by their numbers, so that joining them compares no texts."""
+    columns = [dict(batch.columns) for batch in batches]
+    for name in (name for name in columns[-1] if name in numberings):
+        found = [of[name] for of in columns if name in of]
+        codes = [numbers_of(c.flat if isinstance(c, StringLists) else c, numberings[name]) for c in found]  # type: ignore[arg-type]
+        texts = numberings[name].texts()
+        for of, column, numbers in zip([of for of in columns if name in of], found, codes, strict=True):
+            flat = Strings(numbers, texts)
+            of[name] = StringLists(column.offsets, flat) if isinstance(column, StringLists) else flat
+    return [Batch(of) for of in columns]
 
 
 def _before(batch: Batch, until: int) -> Batch:
