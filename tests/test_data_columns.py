@@ -1,8 +1,12 @@
 """Rows of a batch, taken at once or when they are asked for."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 from data.columns import Batch, StringLists, Strings, concatenate
+from data.features.storage import load_batch, save_batch
 
 BATCH = Batch(
     {
@@ -36,3 +40,9 @@ def test_texts_with_the_same_values_are_joined_by_their_codes() -> None:
     assert both.tolist() == ["c", None, "a"]
     other = concatenate(first, Batch({"u": Strings.of(["d", "c"])})).strings("u")
     assert other.tolist() == ["c", None, "d", "c"]
+
+
+def test_texts_that_no_row_has_are_not_saved(tmp_path: Path) -> None:
+    save_batch(Batch({"u": Strings(np.array([7, -1], np.int32), [f"t{i}" for i in range(100)])}), tmp_path)
+    assert json.loads((tmp_path / "u.json").read_text()) == ["t7"]
+    assert load_batch(tmp_path).strings("u").tolist() == ["t7", None]

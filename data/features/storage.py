@@ -73,6 +73,7 @@ def save_batch(batch: Batch, folder: Path) -> None:
             np.save(folder / f"{name}.offsets.npy", column.offsets, allow_pickle=False)
             column = column.flat
         if isinstance(column, Strings):
+            column = column.compact()  # kept rows share the vocabulary's texts
             (folder / f"{name}.json").write_text(json.dumps(list(column.values), ensure_ascii=False), encoding="utf-8")
             column = column.codes
         np.save(folder / f"{name}.npy", column, allow_pickle=False)
