@@ -1,7 +1,7 @@
 """Point-in-time features of a log, ours and in plain pandas: seconds, memory, and whether the values agree.
 
     python benchmarks/features_speed.py                             # 0.5, 1 and 2 million rows: about 4 minutes
-    python benchmarks/features_speed.py --rows 10000000             # about 10 minutes, 12 GB (pandas), 4 GB of disk
+    python benchmarks/features_speed.py --rows 10000000             # about 10 minutes, 12 GB (pandas), 3 GB of disk
 
 Ten days of one simulated log, of which every row knows the outcomes that became known before it: rates and counts of the
 user and of the user with the author, to the moment; of the video, to the day; means of the last 1, 5 and 20 outcomes; time
