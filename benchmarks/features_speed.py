@@ -1,14 +1,20 @@
 """Point-in-time features of a log, ours and in plain pandas: seconds, memory, and whether the values agree.
 
-    python benchmarks/features_speed.py                             # 0.5, 1 and 2 million rows: about 3 minutes
-    python benchmarks/features_speed.py --rows 10000000             # about 10 minutes, 12 GB (pandas)
+    python benchmarks/features_speed.py                             # 0.5, 1 and 2 million rows: about 4 minutes
+    python benchmarks/features_speed.py --rows 10000000             # about 10 minutes, 12 GB (pandas), 3 GB of disk
 
 Ten days of one simulated log, of which every row knows the outcomes that became known before it: rates and counts of the
 user and of the user with the author, to the moment; of the video, to the day; means of the last 1, 5 and 20 outcomes; time
 since the last impression, impressions in the last hour; the last 20 videos clicked. Ours goes over the log a day at a
-time, as training does, vocabularies included; pandas has it whole, with integer ids (``features_pandas.py``, a good
-user's groupby, cumsum, rolling and merge_asof). Both get the rows in memory; all values are compared. Each run has a
-fresh process. Prints a table and writes
+time, as training does, vocabularies included; pandas has it whole (``features_pandas.py``, a good user's groupby, cumsum,
+rolling and merge_asof). Two rows of each size:
+
+- ``in memory``: both get arrays. pandas's ids are integers already, ours are texts, coded day by day as a reader of Parquet
+  gives them: the harder of the two for us.
+- ``stored log``: both read the same day partitions of the log contract (Parquet, ids as texts) first, ours a day at a time;
+  pandas makes integers of the texts by one ``factorize`` a column.
+
+All values are compared. Each run has a fresh process; the memory is its peak, with the day's rows. Prints a table and writes
 ``$WATCHNEXT_HOME/benchmarks/features_speed.json``.
 """
 
@@ -27,6 +33,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rivals import environment, python_of
@@ -38,12 +46,16 @@ from data.features.layout import Block
 from data.features.state import FeatureState
 from data.features.static import FIRST
 from data.home import Home
+from data.log import ROWS_FILE, read_day
+from data.partition import ROW_GROUP
 
 DAYS = 10
 LABELS = ("click", "watch", "like")
 FIRST_DAY = date(2024, 1, 1)
 SIZES = (500_000, 1_000_000, 2_000_000)
 TARGET = 5.0
+SOURCES = ("in memory", "stored log")
+COMPARED = 65_536
 
 
 def configuration() -> Config:
@@ -108,30 +120,65 @@ def batch_of(arrays: dict[str, np.ndarray[Any, Any]]) -> Batch:
     return Batch({**columns, **times, **{label: arrays[label] for label in LABELS}})
 
 
-def ours(folder: Path) -> dict[str, float]:
-    """Our run, in this process: the seconds of encoding and taking in; how many values differ from pandas's."""
-    config, files = configuration(), {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-    edges = [day_start(FIRST_DAY + timedelta(days=i), "UTC") for i in range(DAYS + 1)]
+def write_partitions(folder: Path, home: Home) -> None:
+    """The same rows as the log contract has them on disk: a Parquet file a day, ids as texts (data/log.py)."""
+    files, edges = arrays_of(folder), day_edges()
+    bounds = np.searchsorted(files["t"], edges)
+    for i in range(DAYS):
+        batch = batch_of({name: np.array(values[bounds[i] : bounds[i + 1]]) for name, values in files.items()})
+        columns = {}
+        for name, column in batch.columns.items():
+            if isinstance(column, Strings):
+                coded = pa.DictionaryArray.from_arrays(pa.array(column.codes), pa.array(column.values))
+                columns[name] = coded.cast(pa.string())
+            else:
+                columns[name] = pa.array(column)
+        path = home.day("features", FIRST_DAY + timedelta(days=i)) / ROWS_FILE
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table(columns), path, row_group_size=ROW_GROUP, compression="zstd")
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    return {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+
+
+def day_edges() -> list[int]:
+    return [day_start(FIRST_DAY + timedelta(days=i), "UTC") for i in range(DAYS + 1)]
+
+
+def ours(folder: Path, stored: bool) -> dict[str, float]:
+    """Our run, in this process: the seconds of (reading,) encoding and taking in; how many values differ from pandas's."""
+    config, files, edges = configuration(), arrays_of(folder), day_edges()
     bounds = np.searchsorted(files["t"], edges)
     theirs = {name: np.load(folder / "pandas" / f"{name}.npy", mmap_mode="r") for name in ("floats", "history")}
-    seconds, differing, worst, state = 0.0, 0, 0.0, None
+    seconds, used, differing, worst, state = 0.0, 0.0, 0, 0.0, None
     for i in range(DAYS):
         part = slice(bounds[i], bounds[i + 1])
-        batch = batch_of({name: np.array(values[part]) for name, values in files.items()})
         day = FIRST_DAY + timedelta(days=i)
-        begun = time.perf_counter()
+        batch = None if stored else batch_of({name: np.array(values[part]) for name, values in files.items()})
+        begun, before = time.perf_counter(), time.process_time()
+        batch = batch or read_day(Home(folder), config, day)
         state = state or FeatureState.fit(config, {}, [(day, batch)])
         encoded = state.encode(batch, day)
         video = state.knowledge.vocabularies["video_id"]
         admitted = np.array(video.texts[: video.admitted], np.int64)
         state.advance(batch, edges[i + 1])
-        seconds += time.perf_counter() - begun
-        apart = np.abs(in_order(state, encoded.blocks) - theirs["floats"][part])
-        seen = videos_seen(theirs["history"][part], admitted)
-        worst = max(worst, float(apart.max()))
-        differing += int((apart > 1e-4).sum()) + int((videos_of(encoded.blocks["user"].ints, admitted) != seen).sum())
+        seconds, used = seconds + time.perf_counter() - begun, used + time.process_time() - before
+        for rows in slices(part):
+            here = slice(rows.start - part.start, rows.stop - part.start)
+            blocks = {side: Block(block.ints[here], block.floats[here]) for side, block in encoded.blocks.items()}
+            apart = np.abs(in_order(state, blocks) - theirs["floats"][rows])
+            seen = videos_seen(theirs["history"][rows], admitted)
+            worst = max(worst, float(apart.max()))
+            differing += int((apart > 1e-4).sum()) + int((videos_of(blocks["user"].ints, admitted) != seen).sum())
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "megabytes": megabytes, "differing_values": differing, "largest_difference": worst}
+    found = {"seconds": seconds, "cpu_seconds": used, "megabytes": megabytes}
+    return {**found, "differing_values": differing, "largest_difference": worst}
+
+
+def slices(part: slice) -> list[slice]:
+    """A day's rows in pieces, so that comparing them takes little memory beside what is measured."""
+    return [slice(start, min(start + COMPARED, part.stop)) for start in range(part.start, part.stop, COMPARED)]
 
 
 def in_order(state: FeatureState, blocks: Mapping[Side, Block]) -> np.ndarray[Any, Any]:
@@ -153,34 +200,48 @@ def videos_seen(ids: np.ndarray[Any, Any], admitted: np.ndarray[Any, Any]) -> np
     return np.where((ids < 0) | np.isin(ids, admitted), ids, -2)
 
 
-def measure(rows: int, folder: Path) -> dict[str, Any]:
+def measure(rows: int, folder: Path) -> list[dict[str, Any]]:
+    """Both, from memory and from the stored log."""
     write_log(folder, rows)
-    command = [str(python_of("pandas")), str(Path(__file__).with_name("features_pandas.py")), str(folder)]
-    subprocess.run(command, check=True, env=environment())
-    theirs = json.loads((folder / "pandas" / "answer.json").read_text())
-    answer = subprocess.run([sys.executable, __file__, "--ours", str(folder)], check=True, stdout=subprocess.PIPE, text=True)
-    mine = json.loads(answer.stdout)
+    write_partitions(folder, Home(folder))
+    found = []
+    for source in SOURCES:
+        stored = source == "stored log"
+        logs = [str(Home(folder).logs("features"))] if stored else []
+        command = [str(python_of("pandas")), str(Path(__file__).with_name("features_pandas.py")), str(folder), *logs]
+        subprocess.run(command, check=True, env=environment())
+        theirs = json.loads((folder / "pandas" / "answer.json").read_text())
+        command = [sys.executable, __file__, "--ours", str(folder), *(["--stored"] if stored else [])]
+        mine = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        faster = {
+            f"times_{name}": theirs[key] / mine[key] for name, key in (("faster", "seconds"), ("less_cpu", "cpu_seconds"))
+        }
+        found.append({"rows": rows, "source": source, "ours": mine, "pandas": theirs, **faster})
     shutil.rmtree(folder)
-    return {"rows": rows, "ours": mine, "pandas": theirs, "times_faster": theirs["seconds"] / mine["seconds"]}
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--stored", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ours:
-        print(json.dumps(ours(options.ours)))
+        print(json.dumps(ours(options.ours, options.stored)))
         return
     target = Home.from_environment().benchmarks
     target.mkdir(parents=True, exist_ok=True)
-    found = [measure(rows, target / "features_speed") for rows in options.rows]
-    table = Table("rows", "ours, s", "pandas, s", "times faster", "ours, MB", "pandas, MB", "values that differ")
+    found = [line for rows in options.rows for line in measure(rows, target / "features_speed")]
+    table = Table(
+        "rows", "from", "ours, s", "pandas, s", "times faster", "CPU, s", "ours, MB", "pandas, MB", "values that differ"
+    )
     for line in found:
         mine, theirs = line["ours"], line["pandas"]
         seconds = (f"{mine['seconds']:.1f}", f"{theirs['seconds']:.1f}", f"{line['times_faster']:.1f}")
+        cpu = f"{mine['cpu_seconds']:.1f} / {theirs['cpu_seconds']:.1f}"
         memory = (f"{mine['megabytes']:,.0f}", f"{theirs['megabytes']:,.0f}")
-        table.add_row(f"{line['rows']:,}", *seconds, *memory, f"{mine['differing_values']:,}")
+        table.add_row(f"{line['rows']:,}", line["source"], *seconds, cpu, *memory, f"{mine['differing_values']:,}")
     Console().print(table)
     (target / "features_speed.json").write_text(json.dumps({"target": TARGET, "runs": found}, indent=1) + "\n")
 

@@ -37,7 +37,7 @@ RIVALS = {
         ("deepctr-torch==0.3.0", "torch-rechub==0.9.0"),
     ),
     "serving": Rival(alone=("openvino==2026.4.1", "openvino-telemetry==2025.2.0"), borrow=True),
-    "pandas": Rival(("pandas==3.1.1", "numpy")),
+    "pandas": Rival(("pandas==3.1.1", "numpy", "pyarrow")),
     "deepctr": Rival(alone=("deepctr==0.9.4",), borrow=True),
 }
 

@@ -5,7 +5,7 @@ int64 array, NaN where null). Text is kept as codes into its distinct values, so
 (a look-up in a vocabulary) is done once per distinct value.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,11 +131,42 @@ class Batch:
 
     def take(self, rows: NDArray[Any]) -> "Batch":
         """The rows at these positions (or under this mask)."""
-        return Batch({n: c[rows] if isinstance(c, np.ndarray) else c.take(rows) for n, c in self.columns.items()})
+        return Batch({name: take(column, rows) for name, column in self.columns.items()})
 
     def between(self, start: int, end: int) -> "Batch":
         """The rows [start, end); numbers and texts are not copied."""
         return Batch({n: _between(column, start, end) for n, column in self.columns.items()})
+
+    def lazily(self, rows: NDArray[Any]) -> "Batch":
+        """The rows at these positions, each column taken when it is first asked for."""
+        return Batch(_Taken(self.columns, rows))
+
+
+class _Taken(Mapping[str, Column]):
+    """Columns of some rows."""
+
+    def __init__(self, columns: Mapping[str, Column], rows: NDArray[Any]) -> None:
+        self._columns, self._rows = columns, rows
+        self._taken: dict[str, Column] = {}
+
+    def __getitem__(self, name: str) -> Column:
+        if name not in self._taken:
+            self._taken[name] = take(self._columns[name], self._rows)
+        return self._taken[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def take(column: Column, rows: NDArray[Any]) -> Column:
+    """The rows at these positions (or under this mask)."""
+    return column[rows] if isinstance(column, np.ndarray) else column.take(rows)
 
 
 def _between(column: Column, start: int, end: int) -> Column:

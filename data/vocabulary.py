@@ -1,8 +1,21 @@
 """A vocabulary grows from day to day without moving old ids."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, repeat
 from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int32]
+
+FEW = 256
+"""So few texts are looked up as often as they are asked for."""
+
+_NULL = np.array([-1], np.int32)
+_NOTHING: tuple[Sequence[str], Numbers, int] = ((), _NULL, 0)
 
 
 class Vocabulary:
@@ -15,6 +28,7 @@ class Vocabulary:
     def __init__(self, texts: Iterable[str] = (), admitted: int = 0) -> None:
         self.texts = list(texts)
         self.admitted = admitted
+        self._asked = _NOTHING
         self._number = {text: number for number, text in enumerate(self.texts)}
         self.get: Callable[[str], int | None] = self._number.get  # the number of a text, None where it was never added
 
@@ -27,6 +41,28 @@ class Vocabulary:
             if text not in self._number:
                 self._number[text] = len(self.texts)
                 self.texts.append(text)
+
+    def known(self, texts: Sequence[str]) -> Numbers:
+        """The number of each text, -1 where it was never added, and behind them the -1 of a null [n + 1]."""
+        if texts is self.texts:
+            return np.append(np.arange(len(texts), dtype=np.int32), _NULL)
+        asked, found, size = self._asked
+        if texts is not asked:
+            found = self._look_up(texts)
+        elif size < len(self.texts):
+            found = found.copy()
+            new = np.flatnonzero(found[:-1] < 0)
+            found[new] = self._look_up([texts[place] for place in new.tolist()])[:-1]
+        if len(texts) > FEW:
+            self._asked = texts, found, len(self.texts)
+        return found
+
+    def _look_up(self, texts: Sequence[str]) -> Numbers:
+        return np.fromiter(chain(map(self._number.get, texts, repeat(-1)), _NULL), np.int32, len(texts) + 1)
+
+    def forget(self) -> None:
+        """Let go of the texts that were asked for last: a day's are asked for several times, and then no more."""
+        self._asked = _NOTHING
 
     def admit(self) -> None:
         """Give every text added so far its own row."""
@@ -43,12 +79,14 @@ class Vocabulary:
 
 class Numbering:
     """Numbers of texts within one call: a vocabulary's, and further ones for texts that it doesn't hold yet; or those of
-    another numbering, which is complete, and further ones."""
+    another numbering, which is complete, and further ones. Threads may share it."""
 
     def __init__(self, vocabulary: "Vocabulary | Numbering") -> None:
         self._vocabulary = vocabulary
         self._first = len(vocabulary)
         self._further: dict[str, int] = {}
+        self._lock = Lock()
+        self._tables: dict[int, tuple[Sequence[str], Numbers]] = {}
 
     def __len__(self) -> int:
         return self._first + len(self._further)
@@ -62,3 +100,41 @@ class Numbering:
         if number is None:
             number = self._further.setdefault(text, self._first + len(self._further))
         return number
+
+    def known(self, texts: Sequence[str]) -> Numbers:
+        """The number of each text so far, -1 where it has none, and the -1 of a null [n + 1]."""
+        found = self._vocabulary.known(texts)
+        if self._further:
+            found = found.copy()
+            for place in np.flatnonzero(found[:-1] < 0).tolist():
+                found[place] = self._further.get(texts[place], -1)
+        return found
+
+    def numbers(self, texts: Sequence[str]) -> Numbers:
+        """The number of each text, and the -1 of a null [n + 1]; those of the same sequence are looked up once."""
+        with self._lock:
+            if id(texts) not in self._tables:
+                found = self._vocabulary.known(texts)
+                new = np.flatnonzero(found[:-1] < 0).tolist()
+                if new:
+                    found = found.copy()
+                    found[new] = [self(texts[place]) for place in new]
+                self._tables[id(texts)] = texts, found  # kept, so that no other sequence gets its place in memory
+            return self._tables[id(texts)][1]
+
+    def texts(self) -> list[str]:
+        """The text of each number; to be asked again after further ones."""
+        first = self._vocabulary.texts() if isinstance(self._vocabulary, Numbering) else self._vocabulary.texts
+        if not self._further:
+            return first
+        both = [*first, *self._further]
+        self._tables[id(both)] = both, np.append(np.arange(len(both), dtype=np.int32), _NULL)
+        return both
+
+    def is_own(self, texts: Sequence[str]) -> bool:
+        """Whether these are the vocabulary's own texts, each at its number."""
+        return isinstance(self._vocabulary, Vocabulary) and texts is self._vocabulary.texts
+
+    def has_numbered(self, texts: Sequence[str]) -> bool:
+        """Whether :meth:`numbers` was asked for these before."""
+        return id(texts) in self._tables

@@ -219,7 +219,7 @@ def test_a_saved_state_encodes_alike(state: FeatureState, encoded: Encoded, tmp_
 def test_rows_encoded_part_by_part_into_files_are_the_same(
     state: FeatureState, encoded: Encoded, part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.features.state.PART_ROWS", part)
+    monkeypatch.setattr("data.features.parts.PART_ROWS", part)
     found = state.encode(DAYS[LAST], LAST, folder=tmp_path)
     for side, block in encoded.blocks.items():
         assert isinstance(found.blocks[side].ints.base, np.memmap) or not block.ints.size
@@ -229,6 +229,25 @@ def test_rows_encoded_part_by_part_into_files_are_the_same(
         np.testing.assert_array_equal(getattr(found, name), getattr(encoded, name))
     none = state.encode(DAYS[LAST].take(np.zeros(0, np.int64)), LAST, folder=tmp_path / "none")
     assert {len(block) for block in none.blocks.values()} == {0}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_days_take_other_ways_to_the_same_features(
+    encoded: Encoded, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done for more than a few rows (searches of sorted needles, tables of groups, shared look-ups, parts in
+    threads) is done for these few, from the first day on."""
+    for module in ("asof", "ledger", "rates", "sorting"):
+        monkeypatch.setattr(f"data.features.{module}.FEW", 0)
+    monkeypatch.setattr("data.vocabulary.FEW", 0)
+    monkeypatch.setattr("data.features.parts.PART_ROWS", 11)
+    monkeypatch.setattr("data.features.threads.THREADS", threads)
+    found = state_before(CONFIG, DAYS, TABLES, LAST).encode(DAYS[LAST], LAST)
+    for side, block in encoded.blocks.items():
+        np.testing.assert_array_equal(found.blocks[side].ints, block.ints)
+        np.testing.assert_array_equal(found.blocks[side].floats, block.floats)
+    for name in ("targets", "user", "video", "slate", "time", "new_user", "new_video"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(encoded, name))
 
 
 def test_old_ids_keep_their_rows_when_vocabularies_grow() -> None:

@@ -21,10 +21,19 @@ from tests.small_log import rows_of, small_config, small_days, small_tables
 from tests.test_data_features_windows import CONFIG as SERVED_CONFIG
 from tests.test_data_features_windows import DAYS as SERVED
 
+
+def _some_without(days: Mapping[date, Batch]) -> Mapping[date, Batch]:
+    """The days, every second of them without times of our own."""
+    own = ("seen_at", *(f"{label}_visible_at" for label in SERVED_CONFIG.labels))
+    plain = {day: Batch({n: c for n, c in batch.columns.items() if n not in own}) for day, batch in days.items()}
+    return {day: plain[day] if i % 2 == 0 else days[day] for i, day in enumerate(sorted(days))}
+
+
 SETTINGS: dict[str, tuple[Config, Mapping[date, Batch]]] = {
     "files of a team": (small_config(), small_days(days=7, users=30)),
     "few users, many rows": (small_config(), small_days(seed=3, days=5, users=4)),
     "served": (SERVED_CONFIG, SERVED),
+    "of a team, then served": (SERVED_CONFIG, _some_without(SERVED)),
 }
 
 
@@ -129,7 +138,7 @@ def test_of_whom_nothing_can_change_everything_is_kept(log: tuple[Config, Mappin
         for stretch in stretches(state.recent, state.recent_user, users, config, since):
             slept += len(stretch.asleep)
             if len(stretch.asleep):
-                past = state._past(stretch.asleep, nothing, state._numberings(), state.boundary)
+                past = state._past(stretch.asleep, nothing, np.zeros(0, np.int64), state._numberings(), state.boundary)
                 assert kept(config, past, until, "click").all()
                 assert (latest(stretch.asleep, config) < since).all()
             assert not np.isin(stretch.asleep_user, users).any()
@@ -159,6 +168,21 @@ def test_lists_of_texts_go_into_files_too(tmp_path: Path) -> None:
     assert recent.lists("tags").tolist() == lists
     assert users.tolist() == [1, 2, 3, 4]
     assert rows_of_users(recent, users, np.array([2, 3])).lists("tags").tolist() == lists[1:3]
+
+
+def test_times_that_some_stretches_lack_are_null_there(tmp_path: Path) -> None:
+    """Kept rows have no column of times that are null throughout: those of a stretch may, where others have it."""
+    nobody, some = np.zeros(0, np.int64), np.array([5, 6])
+    plain, own = Batch({"timestamp": some}), Batch({"timestamp": some, "like_visible_at": np.array([7.0, np.nan])})
+    files = RecentFiles(tmp_path / "recent", {}, [plain, own])
+    files.append(Batch({}), nobody, plain, np.array([0, 1]))
+    files.append(plain, np.array([2, 4]), own, np.array([3, 5]))
+    files.append(own, np.array([6, 7]), plain.take(nobody), nobody)
+    recent, users = files.close()
+    assert users.tolist() == [*range(8)]
+    assert recent.numbers("timestamp").tolist() == [5, 6, 5, 5, 6, 6, 5, 6]
+    nan = np.nan
+    np.testing.assert_array_equal(recent.numbers("like_visible_at"), [nan, nan, nan, 7, nan, nan, 7, nan])
 
 
 def test_texts_of_a_whole_vocabulary_are_read_there() -> None:

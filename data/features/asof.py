@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.features.sorting import order_by, places
+from data.features.sorting import FEW, order_by, places
 
 _BITS = 33
 _SPAN = (1 << _BITS) - 2
@@ -17,6 +17,8 @@ Ints = NDArray[np.int64]
 class Timeline:
     """Entries sorted by (group, time, position given), ready for searches.
 
+    Entries that are nearly in that order, and queries that are, cost little.
+
     Args:
         group: [m] non-negative, below 2**30.
         time: [m] ms.
@@ -25,12 +27,12 @@ class Timeline:
 
     def __init__(self, group: Ints, time: Ints, origin: int) -> None:
         self._origin = origin
-        code = self._code(group, time)
         self.order = order_by(group, time)
-        self._sorted = code[self.order]
+        self._sorted = self._code(group[self.order], time[self.order])
+        self._starts: dict[int, Ints] = {}
 
     def _code(self, group: Ints, time: Ints) -> Ints:
-        return (group.astype(np.int64) << _BITS) | np.clip(time - self._origin + 1, 0, _SPAN + 1)
+        return (np.asarray(group, np.int64) << _BITS) | np.clip(time - self._origin + 1, 0, _SPAN + 1)
 
     def before(self, group: Ints, time: Ints) -> Ints:
         """For each query [n], the position in sorted order behind the group's last entry with entry time < time."""
@@ -38,9 +40,15 @@ class Timeline:
             raise ValueError("queries span more than 99 days")
         return places(self._sorted, self._code(group, time))
 
-    def start(self, group: Ints) -> Ints:
-        """For each query [n], the position in sorted order of the group's first entry."""
-        return places(self._sorted, group.astype(np.int64) << _BITS)
+    def start(self, group: Ints, since: int | None = None) -> Ints:
+        """For each query [n], the position in sorted order of the group's first entry (of entry time >= ``since``)."""
+        code = 0 if since is None else int(np.clip(since - self._origin + 1, 0, _SPAN + 1))
+        groups = int(self._sorted[-1] >> _BITS) + 1 if len(self._sorted) else 0
+        if groups > len(self._sorted) + len(group) or len(group) <= FEW:
+            return places(self._sorted, (group.astype(np.int64) << _BITS) | code)
+        if code not in self._starts:  # groups are dense: all of them cost less than all queries
+            self._starts[code] = self._sorted.searchsorted((np.arange(groups + 1) << _BITS) | code)
+        return self._starts[code][np.minimum(group, groups)]
 
 
 def running(values: NDArray[Any]) -> Ints:

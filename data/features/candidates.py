@@ -9,7 +9,7 @@ from data.columns import Batch, Column, StringLists, Strings
 from data.config import Config, RateFeature
 from data.features.asof import Ints
 from data.features.tables import EntityTable
-from data.features.view import Numbers, View
+from data.features.view import Numbers, View, numbers_of
 from data.vocabulary import Numbering
 
 
@@ -97,12 +97,12 @@ class CandidateView(View):
             self._plain = View(self._make(), self.time, self.tables, self.numberings)
         return self._plain.column(name)
 
-    def keys(self, names: tuple[str, ...]) -> tuple[Ints, Ints]:
+    def keys(self, names: tuple[str, ...], of: Ints | None = None) -> tuple[Ints, Ints]:
         """As of any view; where a text of the request meets the videos' it is looked up once for all."""
         of_videos = [self._videos.of(name, self._rows, self.time) for name in names]
         of_request = [self._request.numbers(name)[1] for name, found in zip(names, of_videos, strict=True) if found is None]
-        if len(names) != 2 or len(of_request) != 1 or len(of_request[0]) != 1:
-            return super().keys(names)
+        if of is not None or len(names) != 2 or len(of_request) != 1 or len(of_request[0]) != 1:
+            return super().keys(names, of)
         (found,), shared = [pair for pair in of_videos if pair is not None], int(of_request[0][0])
         offsets, numbers = found
         rows = np.arange(len(self)) if offsets is None else np.repeat(np.arange(len(self)), np.diff(offsets))
@@ -137,6 +137,6 @@ def _joined(first: Numbers, second: Numbers) -> Numbers:
 def _numbered(column: Column, numbering: Numbering) -> Numbers:
     """Offsets, of a list, and numbers; of the column's rows."""
     if isinstance(column, StringLists):
-        return column.offsets, column.flat.map(numbering, -1).astype(np.int64)
+        return column.offsets, numbers_of(column.flat, numbering).astype(np.int64)
     assert isinstance(column, Strings)
-    return None, column.map(numbering, -1).astype(np.int64)
+    return None, numbers_of(column, numbering).astype(np.int64)

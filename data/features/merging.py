@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.features.sorting import first_of_each
+from data.features.sorting import first_of_each, union
 from data.features.storage import ArrayFile, let_go
 
 Ints = NDArray[np.int64]
@@ -27,10 +27,10 @@ def fits(rows: int) -> bool:
 
 
 def summed(keys: Ints, values: Columns) -> list[Ints]:
-    """A table of keys [e] in any order and values [e, ...]: those of equal keys added up."""
+    """A table of keys [e] in any order and values [e, ...]: those of equal keys added up. Sorted runs cost the least."""
     if not len(keys):
         return [keys, *values]
-    order = np.argsort(keys)
+    order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     starts = np.flatnonzero(first_of_each(ordered))
     return [ordered[starts], *(np.add.reduceat(column[order], starts, axis=0) for column in values)]
@@ -39,10 +39,12 @@ def summed(keys: Ints, values: Columns) -> list[Ints]:
 def merged(table: Columns, more: Columns) -> list[Ints]:
     """The table of both, in new arrays; values of a key in both are added up."""
     keys, distinct = table[0], more[0]
+    result = [union(keys, distinct)]
+    if len(table) == 1:
+        return result
     place = keys.searchsorted(distinct)
     old = np.flatnonzero(np.append(keys, -1)[place] == distinct) if len(distinct) else np.zeros(0, np.int64)
     new = np.delete(np.arange(len(distinct)), old)
-    result = [np.insert(keys, place[new], distinct[new])]
     for before, after in zip(table[1:], more[1:], strict=True):
         values = np.array(before)
         values[place[old]] += after[old]
@@ -85,7 +87,7 @@ def _blocks(table: Columns, keys: Ints) -> Iterator[tuple[slice, slice]]:
 def look_up_by_blocks(table: Columns, keys: Ints) -> list[Ints]:
     """The values [n, ...] of keys [n] in any order, 0 where the table lacks them. Of a mapped table little stays
     resident."""
-    order = np.argsort(keys)
+    order = np.argsort(keys, kind="stable")  # those of rows in the order of their users are nearly sorted
     ordered = keys[order]
     found = [np.zeros((len(keys), *column.shape[1:]), column.dtype) for column in table[1:]]
     for block, mine in _blocks(table, ordered):

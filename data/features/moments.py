@@ -1,20 +1,18 @@
 """The user's state of the moment: recent outcomes, activity, and what was watched or liked last."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.config import ActivityFeature, HistoryFeature, LabelConfig, RecentFeature
-from data.features.asof import Timeline, running
+from data.features.asof import Timeline
 from data.features.layout import PADDING
 from data.features.past import MICRO, Past, Priors, seen_at
 from data.features.rates import against_prior
 from data.features.view import View
 
 Ints = NDArray[np.int64]
-
-CHUNK = 65_536
 
 
 def recent_columns(
@@ -25,46 +23,64 @@ def recent_columns(
     A binary label's mean is its share less the prior; a number's is on the scale of
     :func:`data.features.rates.against_prior`. Where there was none the mean is 0.
     """
-    columns: list[NDArray[np.float64]] = []
-    for label in feature.labels:
-        rows, timeline = past.timeline(label)
-        start, end = timeline.start(queries.user), timeline.before(queries.user, queries.time)
-        total = running(past.micro(label)[rows][timeline.order])
-        for n in feature.last:
-            count = np.minimum(end - start, n)
-            mean = (total[end] - total[end - count]) / (np.maximum(count, 1) * MICRO)
+    columns = np.empty((len(queries), len(feature.labels), len(feature.last), 2), np.float32)
+    counted: dict[tuple[Timeline, int], tuple[Ints, Ints, NDArray[np.bool_]]] = {}  # labels may share it
+    for i, label in enumerate(feature.labels):
+        _, timeline = past.timeline(label)
+        start, end = queries.span(timeline)
+        total = past.total(label)
+        sums = total[end]
+        for j, n in enumerate(feature.last):
+            if (timeline, n) not in counted:
+                count = np.minimum(end - start, n)
+                counted[timeline, n] = end - count, np.maximum(count, 1) * MICRO, count == 0
+            first, divisor, none = counted[timeline, n]
+            mean = (sums - total[first]) / divisor
             binary = labels[label].type == "binary"
             scaled = mean - priors[label] if binary else against_prior(mean, priors[label], labels[label])
-            columns += [np.where(count > 0, scaled, 0.0), (count == 0).astype(np.float64)]
-    return np.stack(columns, axis=1).astype(np.float32)
+            scaled[none] = 0.0
+            columns[:, i, j, 0], columns[:, i, j, 1] = scaled, none
+    return columns.reshape(len(queries), -1)
 
 
 def activity_columns(feature: ActivityFeature, past: Past, queries: View) -> NDArray[np.float32]:
     """log10(1 + minutes since the last impression before the feature time), whether there was none, and for each
     window log10(1 + impressions in [time - window, time))."""
+    timeline, seen = past.once("seen", lambda: _seen(past))
+    start, end = queries.span(timeline)
+    some = end > start
+    minutes = np.where(some, (queries.time - seen[np.where(some, end - 1, -1)]) / 60_000, 0.0)
+    columns = np.empty((len(queries), 2 + len(feature.hours)), np.float32)
+    columns[:, 0], columns[:, 1] = np.log10(1 + minutes), ~some
+    for i, hours in enumerate(feature.hours):
+        first = timeline.before(queries.user, queries.time - hours_ms(hours))
+        columns[:, 2 + i] = np.log10(1.0 + end - first)
+    return columns
+
+
+def _seen(past: Past) -> tuple[Timeline, Ints]:
+    """The entries by (user, when they were seen) [m], and these times in that order, 0 behind them [m + 1]."""
     seen = seen_at(past.view.batch)
     timeline = Timeline(past.view.user, seen, past.origin)
-    start, end = timeline.start(queries.user), timeline.before(queries.user, queries.time)
-    some = end > start
-    last = np.concatenate([seen[timeline.order], [0]])[np.where(some, end - 1, -1)]
-    minutes = np.where(some, (queries.time - last) / 60_000, 0.0)
-    columns = [np.log10(1 + minutes), (~some).astype(np.float64)]
-    for hours in feature.hours:
-        first = timeline.before(queries.user, queries.time - hours_ms(hours))
-        columns.append(np.log10(1.0 + end - first))
-    return np.stack(columns, axis=1).astype(np.float32)
+    return timeline, np.append(seen[timeline.order], 0)
 
 
-def history_rows(feature: HistoryFeature, past: Past, queries: View, value: NDArray[np.int32]) -> NDArray[np.int32]:
-    """``value`` [m] of the last N visible positives, newest first, PADDING behind them [n, N]."""
+def history_rows(
+    feature: HistoryFeature, past: Past, queries: View, value: Callable[[], NDArray[np.int32]]
+) -> NDArray[np.int32]:
+    """``value()`` [m] of the last N visible positives, newest first, PADDING behind them [n, N]."""
     rows, timeline = past.timeline(feature.label, feature.above)
-    start, end = timeline.start(queries.user), timeline.before(queries.user, queries.time)
-    ordered = np.concatenate([value[rows][timeline.order], np.array([PADDING], np.int32)])
-    found = np.empty((len(start), feature.length), np.int32)
-    for first in range(0, len(start), CHUNK):  # a day's places at once are three times as large as what is found there
-        part = slice(first, first + CHUNK)
-        place = end[part, None] - 1 - np.arange(feature.length)
-        found[part] = np.where(place >= start[part, None], ordered[np.maximum(place, -1)], PADDING)
+    start, end = queries.span(timeline)
+
+    def last_first() -> NDArray[np.int32]:
+        return np.concatenate([value()[rows[timeline.order]][::-1], np.full(feature.length, PADDING, np.int32)])
+
+    backwards = past.once(("history", feature.name), last_first)
+    windows = np.lib.stride_tricks.sliding_window_view(backwards, feature.length)
+    found = windows[len(rows) - end]
+    short = np.flatnonzero(end - start < feature.length)
+    inside = np.arange(feature.length) < (end - start)[short, None]
+    found[short] = np.where(inside, found[short], PADDING)
     return found
 
 

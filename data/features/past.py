@@ -1,13 +1,15 @@
 """Past impressions as point-in-time features see them: every outcome with the time from which it counts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import Batch, concatenate
+from data.columns import Batch, Column, concatenate
 from data.config import Config, RateFeature
-from data.features.asof import Timeline
+from data.features.asof import Timeline, running
 from data.features.view import View
 
 Ints = NDArray[np.int64]
@@ -19,6 +21,10 @@ MICRO = 1_000_000
 SEEN = "seen_at"
 """The column of what we served ourselves: when the item became an impression (ms); null on rows of a team's files."""
 
+
+Made = TypeVar("Made")
+SOME = 65_536
+"""Times that are looked at at once for one that is not null."""
 
 Timing = tuple[Mapping[str, int], Mapping[str, int]]
 """Of each label its feedback delay and its window, ms."""
@@ -41,18 +47,31 @@ class Past:
         self.view = view
         self.origin = origin
         self.delays, self.windows = timing or timings(config)
-        self._timelines: dict[tuple[object, ...], tuple[Ints, Timeline]] = {}
+        self.spare = False
+        """Whether ledgers, which are large and which few parts of a day ask for, are made anew for each."""
+        self._made: dict[object, object] = {}
+        self._locks: dict[object, Lock] = {}
 
     def __len__(self) -> int:
         return len(self.view)
+
+    def once(self, key: object, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns, made once under a key by whichever thread asks for it first."""
+        with self._locks.setdefault(key, Lock()):
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]  # type: ignore[return-value]
 
     def known(self, label: str) -> NDArray[np.bool_]:
         """Where the label was observed [m]."""
         return np.asarray(~np.isnan(self.view.batch.numbers(label)))
 
-    def micro(self, label: str) -> Ints:
-        """The label in millionths [m], 0 where unknown."""
-        return np.asarray(np.rint(np.nan_to_num(self.view.batch.numbers(label)) * MICRO).astype(np.int64))
+    def micro(self, label: str, rows: Ints) -> Ints:
+        """The label in millionths at these entries [e], 0 where unknown."""
+        values = self.view.batch.numbers(label)[rows] * np.float64(MICRO)
+        np.rint(values, out=values)
+        np.copyto(values, 0.0, where=np.isnan(values))
+        return np.asarray(values.astype(np.int64))
 
     def visible(self, label: str) -> Ints:
         """When the label can be known [m], ms."""
@@ -64,6 +83,9 @@ class Past:
 
     def timing(self, label: str) -> tuple[object, ...]:
         """Labels of equal timing are known on the same rows from the same times, and can share one timeline."""
+        return self.once(("timing", label), lambda: self._timing(label))
+
+    def _timing(self, label: str) -> tuple[object, ...]:
         batch = self.view.batch
         own = f"{label}_visible_at"
         complete = bool(self.known(label).all())
@@ -74,18 +96,28 @@ class Past:
         """Entries of known label by (user, when it counts), or those above ``at_least`` by (user, when it is visible):
         (positions [e], timeline)."""
         key = self.timing(label) if at_least is None else (label, at_least)
-        if key not in self._timelines:
+        return self.once(("timeline", key), lambda: self._timeline(label, at_least))
+
+    def _timeline(self, label: str, at_least: float | None) -> tuple[Ints, Timeline]:
+        if at_least is None:
             chosen, time = self.known(label), self.counts(label)
-            if at_least is not None:
-                chosen, time = chosen & (self.view.batch.numbers(label) > at_least), self.visible(label)
-            rows = np.flatnonzero(chosen)
-            self._timelines[key] = rows, Timeline(self.view.user[rows], time[rows], self.origin)
-        return self._timelines[key]
+        else:
+            chosen, time = self.view.batch.numbers(label) > at_least, self.visible(label)
+        rows = np.flatnonzero(chosen)
+        return rows, Timeline(self.view.user[rows], time[rows], self.origin)
+
+    def total(self, label: str) -> Ints:
+        """Sums of the label's outcomes, in millionths, over the first 0, 1, ... e entries of its timeline [e + 1]."""
+        return self.once(("total", label), lambda: self._total(label))
+
+    def _total(self, label: str) -> Ints:
+        rows, timeline = self.timeline(label)
+        return running(self.micro(label, rows[timeline.order]))
 
 
 def visible_at(batch: Batch, label: str) -> Ints:
     """When a label could be known [n], ms: its own column, where that has a value, else the row's."""
-    common = batch.numbers("visible_at").astype(np.int64)
+    common = np.asarray(batch.numbers("visible_at"), np.int64)
     own = f"{label}_visible_at"
     if own not in batch:
         return common
@@ -95,7 +127,7 @@ def visible_at(batch: Batch, label: str) -> Ints:
 
 def seen_at(batch: Batch) -> Ints:
     """When each row was seen [n], ms: of rows from files, its timestamp."""
-    timestamp = batch.numbers("timestamp").astype(np.int64)
+    timestamp = np.asarray(batch.numbers("timestamp"), np.int64)
     if SEEN not in batch:
         return timestamp
     seen = batch.numbers(SEEN)
@@ -118,22 +150,37 @@ def past_columns(config: Config) -> list[str]:
 
 
 def past_batch(batch: Batch, config: Config) -> Batch:
-    """Those columns of a batch, in one fixed order and form, so that batches can be concatenated."""
-    columns = {name: batch[name] for name in past_columns(config)}
+    """Those columns of a batch, in one fixed order, and of the labels' own times and :data:`SEEN` those that are not null
+    throughout."""
+    columns: dict[str, Column] = {name: batch[name] for name in past_columns(config)}
     for own in (SEEN, *(f"{label}_visible_at" for label in config.labels)):
-        columns[own] = batch.numbers(own).astype(np.float64) if own in batch else np.full(len(batch), np.nan)
+        if own in batch and not _all_null(times := np.asarray(batch.numbers(own), np.float64)):
+            columns[own] = times
     return Batch(columns)
 
 
+def _all_null(times: NDArray[np.float64]) -> bool:
+    """Of a file with times nearly nothing is read."""
+    return all(np.isnan(times[start : start + SOME]).all() for start in range(0, len(times), SOME))
+
+
 def join(first: Batch, second: Batch) -> Batch:
-    """Both batches' rows, without the columns of times that are null throughout."""
-    times = [name for name in second.columns if name == SEEN or name.endswith("_visible_at")]
-    empty = {name for name in times if all(_all_nan(batch[name]) for batch in (first, second) if name in batch)}
-    return concatenate(*(Batch({n: c for n, c in batch.columns.items() if n not in empty}) for batch in (first, second)))
+    """Both batches' rows; times that one of them lacks are null there."""
+    return concatenate(*alike(first, second))
 
 
-def _all_nan(column: object) -> bool:
-    return isinstance(column, np.ndarray) and bool(np.isnan(column).all())
+def alike(first: Batch, second: Batch) -> tuple[Batch, Batch]:
+    """Both batches, with the times that either has."""
+    if not len(first):
+        return first, second
+    names = {**first.columns, **second.columns}
+    return with_times(first, names), with_times(second, names)
+
+
+def with_times(batch: Batch, names: Mapping[str, object]) -> Batch:
+    """The batch with all columns of these names; those that it lacks are times, which are null."""
+    lacking = [name for name in names if name not in batch]
+    return Batch({**batch.columns, **{name: np.full(len(batch), np.nan) for name in lacking}}) if lacking else batch
 
 
 Priors = Mapping[str, float]

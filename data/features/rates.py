@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.config import LabelConfig, RateFeature
-from data.features.asof import Timeline, running
+from data.features.ledger import Ledger, begun
 from data.features.merging import fits, folder_after, look_up_by_blocks, merge_files, merged, summed
 from data.features.past import MICRO, Past, Priors
-from data.features.sorting import places
+from data.features.sorting import FEW, first_of_each, grouped, places, stable_order
 from data.features.storage import load_array, save_arrays
 from data.features.view import View
 
@@ -112,15 +112,21 @@ class Totals:
 
 def entries_of(feature: RateFeature, since: int, past: Past, until: int) -> Entries:
     """The entries that began to count in [since, until)."""
-    new = np.zeros((len(past), len(feature.labels)), bool)
-    for i, label in enumerate(feature.labels):
-        from_when = past.counts(label)
-        new[:, i] = past.known(label) & (from_when >= since) & (from_when < until)
-    rows, keys = past.view.keys(feature.keys)
-    used = np.asarray(new.any(axis=1))[rows]  # few of the recent past: of the others nothing is made
-    rows, keys = rows[used], keys[used]
-    sums = np.stack([np.where(new[:, i], past.micro(label), 0)[rows] for i, label in enumerate(feature.labels)], axis=1)
-    return Entries(*summed(keys, [new[rows].astype(np.int64), sums]))
+    new = {
+        label: past.once(("new", past.timing(label), since, until), partial(_new, past, label, since, until))
+        for label in feature.labels
+    }
+    some = np.logical_or.reduce(list({id(mask): mask for mask in new.values()}.values()))
+    rows, keys = past.view.keys(feature.keys, np.flatnonzero(some))  # few of the recent past
+    order = stable_order(keys)
+    rows, keys = rows[order], keys[order]
+    starts = np.flatnonzero(first_of_each(keys))
+    counts, sums = np.zeros((2, len(starts), len(new)), np.int64)
+    for i, (label, mask) in enumerate(new.items() if len(starts) else ()):
+        chosen = mask[rows]
+        counts[:, i] = np.add.reduceat(chosen, starts, dtype=np.int64)
+        sums[:, i] = np.add.reduceat(np.where(chosen, past.micro(label, rows), 0), starts)
+    return Entries(keys[starts], counts, sums)
 
 
 def take_in(feature: RateFeature, totals: Totals, past: Past, until: int) -> Totals:
@@ -128,6 +134,12 @@ def take_in(feature: RateFeature, totals: Totals, past: Past, until: int) -> Tot
     further on stay as they are."""
     until = max(until, totals.boundary)
     return totals.add(entries_of(feature, totals.boundary, past, until), until)
+
+
+def _new(past: Past, label: str, since: int, until: int) -> NDArray[np.bool_]:
+    """Which entries begin to count in [since, until) [m]."""
+    when = past.counts(label)
+    return past.known(label) & (when >= since) & (when < until)
 
 
 def rate_columns(
@@ -150,13 +162,21 @@ def rate_columns(
         cutoff: [n] ms; an entry is taken in if it counts before it.
     """
     rows, keys = queries.keys(feature.keys)
-    counts, sums = totals.look_up(keys)
-    if len(past) and len(cutoff) and int(cutoff.max()) > totals.boundary:
-        _add_recent(feature, totals.boundary, past, keys, cutoff[rows], counts, sums)
-    if len(rows) != len(queries) or (len(rows) and not np.array_equal(rows, np.arange(len(rows)))):
-        counts, sums = (_by_row(values, rows, len(queries)) for values in (counts, sums))
     usual = np.zeros(len(feature.labels)) if "user_id" in feature.keys else totals.per_key
     finish = Finish([(label, feature.strength) for label in feature.labels], usual, priors, labels)
+    one_each = len(rows) == len(queries) and bool((rows == np.arange(len(rows))).all())
+    until = int(cutoff.max(initial=totals.boundary))
+    later = begun(feature.labels, past, totals.boundary, until) if len(past) and until > totals.boundary else []
+    distinct, place = (grouped(keys) if len(keys) > FEW else None) or (keys, None)
+    counts, sums = totals.look_up(distinct)
+    if one_each and place is not None and not later:  # rows of one key have the same features
+        return finish(counts, sums)[place]
+    if place is not None:
+        counts, sums = counts[place], sums[place]
+    for ledger in (Ledger.of(past, feature.keys, together, totals.boundary) for together in later):
+        ledger.add(keys, cutoff[rows], feature.labels, counts, sums)
+    if not one_each:
+        counts, sums = (_by_row(values, rows, len(queries)) for values in (counts, sums))
     return finish(counts, sums)
 
 
@@ -186,36 +206,9 @@ class Finish:
         scaled = _logit(mean)
         if self._number.any():
             scaled = np.where(self._number, _signed_log(mean), scaled)
-        columns = np.stack([np.log10((1.0 + counts) / (1.0 + self._usual)), scaled - self._against], axis=2)
-        return columns.astype(np.float32).reshape(len(counts), 2 * counts.shape[1])
-
-
-def _add_recent(feature: RateFeature, since: int, past: Past, keys: Ints, cutoff: Ints, counts: Ints, sums: Ints) -> None:
-    """Add, in place, the entries that began to count in [since, cutoff)."""
-    latest = int(cutoff.max(initial=since))
-    if not any(_begin(past, label, since, latest) for label in feature.labels):
-        return
-    entry, entry_keys = past.view.keys(feature.keys)
-    _, dense = np.unique(np.concatenate([entry_keys, keys]), return_inverse=True)
-    entry_group, group = dense[: len(entry_keys)], dense[len(entry_keys) :]
-    timelines: dict[tuple[object, ...], tuple[Ints, Timeline, Ints, Ints]] = {}
-    for i, label in enumerate(feature.labels):
-        timing = past.timing(label)
-        if timing not in timelines:
-            from_when = past.counts(label)
-            used = np.flatnonzero((past.known(label) & (from_when >= since))[entry])
-            timeline = Timeline(entry_group[used], from_when[entry[used]], past.origin)
-            timelines[timing] = used, timeline, timeline.start(group), timeline.before(group, cutoff)
-        used, timeline, start, end = timelines[timing]
-        total = running(past.micro(label)[entry[used]][timeline.order])
-        counts[:, i] += end - start
-        sums[:, i] += total[end] - total[start]
-
-
-def _begin(past: Past, label: str, since: int, until: int) -> bool:
-    """Whether any entry begins to count in [since, until)."""
-    when = past.counts(label)
-    return bool((past.known(label) & (when >= since) & (when < until)).any())
+        columns = np.empty((*counts.shape, 2), np.float32)
+        columns[..., 0], columns[..., 1] = np.log10((1.0 + counts) / (1.0 + self._usual)), scaled - self._against
+        return columns.reshape(len(counts), 2 * counts.shape[1])
 
 
 def _by_row(values: Ints, rows: Ints, n: int) -> Ints:

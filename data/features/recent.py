@@ -25,13 +25,16 @@ def kept(config: Config, past: Past, until: int, positive: str) -> Mask:
     user = past.view.user
     keep = seen >= until - longest_window(config)
     keep |= _last(user, seen, seen < until, 1)
-    for label in used_labels(config):
+    for label in {past.timing(label): label for label in used_labels(config)}.values():
         keep |= past.known(label) & (past.counts(label) >= until)
-    for label, above, n in _looking_back(config, positive):
+    back = {
+        (past.timing(label) if above is None else label, above, n): label
+        for label, above, n in _looking_back(config, positive)
+    }
+    for (_, above, n), label in back.items():
         time = past.counts(label) if above is None else past.visible(label)
-        chosen = past.known(label) & (time < until)
-        if above is not None:
-            chosen &= past.view.batch.numbers(label) > above
+        chosen = past.known(label) if above is None else past.view.batch.numbers(label) > above
+        chosen &= time < until
         keep |= _last(user, time, chosen, n)
     return keep
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import Batch, Column, StringLists, Strings, arrays_of, concatenate
+from data.columns import Batch, Column, StringLists, Strings, arrays_of
 from data.config import Config
-from data.features.past import after_window, seen_at, timings, visible_at
+from data.features.past import after_window, join, seen_at, timings, visible_at, with_times
 from data.features.sorting import distinct, places, stable_order
 from data.features.storage import ArrayFile, let_go
 from data.vocabulary import Vocabulary
@@ -103,7 +103,8 @@ class RecentFiles:
     """Recent rows on their way into files, in a new folder: texts as numbers of their vocabularies.
 
     Args:
-        like: batches with the columns that are to come; the files' types hold all of theirs.
+        like: batches with the columns that are to come; the files have the columns of all, and types that hold all.
+            Times that a stretch lacks are null there.
     """
 
     def __init__(self, folder: Path, vocabularies: Mapping[str, Vocabulary], like: list[Batch]) -> None:
@@ -111,16 +112,17 @@ class RecentFiles:
         folder.mkdir(parents=True)
         self.folder, self._vocabularies = folder, vocabularies
         self._files: dict[str, ArrayFile] = {}
-        self._types = {n: np.result_type(*(b.numbers(n) for b in like if len(b.columns))) for n in _numeric(like[-1])}
+        self._names: dict[str, object] = {name: None for batch in reversed(like) for name in batch.columns}
+        self._types = {n: np.result_type(*(b.numbers(n) for b in like if n in b)) for n in _numeric(like)}
         self._behind: dict[str, int] = {}  # of columns of lists, the texts so far
 
     def append(self, asleep: Batch, asleep_user: Ints, kept: Batch, kept_user: Ints) -> None:
         """A stretch's rows, both parts in the order of users, of whom neither has one of the other's."""
         users = np.concatenate([asleep_user, kept_user])
         order = stable_order(users)
-        rows = concatenate(self._numbered(asleep), self._numbered(kept)) if len(kept) else self._numbered(asleep)
-        for name, column in rows.take(order).columns.items():
-            self._column(name, column)
+        rows = with_times(join(self._numbered(asleep), self._numbered(kept)), self._names).take(order)
+        for name in self._names:
+            self._column(name, rows[name])
         self._put(USERS, users[order])
 
     def close(self) -> tuple[Batch, Ints]:
@@ -166,5 +168,5 @@ def numbered(column: Strings, vocabulary: Vocabulary) -> Strings:
     return Strings(column.map(vocabulary.get, -1), vocabulary.texts)  # type: ignore[arg-type]  # none is missing
 
 
-def _numeric(batch: Batch) -> list[str]:
-    return [name for name, column in batch.columns.items() if isinstance(column, np.ndarray)]
+def _numeric(batches: list[Batch]) -> set[str]:
+    return {name for batch in batches for name, column in batch.columns.items() if isinstance(column, np.ndarray)}

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from data.columns import Batch, Column, StringLists, Strings
 from data.config import Config
+from data.features.sorting import ranks
 
 Ints = NDArray[np.int64]
 
@@ -36,13 +37,13 @@ def slates(batch: Batch, config: Config, day: date) -> Ints:
     number = np.zeros(len(batch), np.int64)
     for key in (requests, *keys) if len(batch) else ():
         key = key - key.min()
-        number = np.unique(number * (key.max() + 1) + key, return_inverse=True)[1].astype(np.int64)
+        number = ranks(number * (key.max() + 1) + key)[1]
     return number + (day.toordinal() << 32)
 
 
 def slate_times(batch: Batch, slate: Ints) -> Ints:
     """The time of each row's slate's first row [n], ms."""
-    _, number = np.unique(slate, return_inverse=True)
+    _, number = ranks(slate)
     times = feature_times(batch)
     first = np.full(int(number.max(initial=-1)) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, number, times)

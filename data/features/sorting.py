@@ -1,7 +1,8 @@
 """Orders, sets and places of whole arrays, all by sorting plain integers, which processors do best.
 
 On a day of a million rows ``numpy.unique`` (a hash table), ``lexsort`` and a search for needles in any order each took five
-to a hundred times as long.
+to a hundred times as long. What is nearly in order is sorted by merging its runs (``kind="stable"``): a million numbers take
+1 ms, where any order takes 10 to 50.
 """
 
 from typing import Any, Literal
@@ -17,7 +18,7 @@ FEW = 256
 
 def distinct(values: Ints) -> Ints:
     """The distinct values, sorted."""
-    ordered = np.sort(values)
+    ordered = np.sort(values, kind="stable" if _roughly_in_order(values) else None)
     return ordered[first_of_each(ordered)]
 
 
@@ -28,31 +29,77 @@ def first_of_each(ordered: Ints) -> NDArray[np.bool_]:
     return first
 
 
-def stable_order(values: Ints) -> Ints:
+def union(ordered: Ints, more: Ints) -> Ints:
+    """The distinct values of two sorted arrays, sorted: a merge sort finds two runs and merges them."""
+    both = np.sort(np.concatenate([ordered, more]), kind="stable")
+    return both[first_of_each(both)]
+
+
+def in_order(values: NDArray[Any]) -> bool:
+    """Whether no value is less than the one before it."""
+    return bool((values[1:] >= values[:-1]).all())
+
+
+def grouped(values: Ints) -> tuple[Ints, Ints] | None:
+    """The distinct values, sorted, and the place of each value among them [n]; None where that would take a sort."""
+    if in_order(values):
+        first = first_of_each(values)
+        return values[first], np.cumsum(first) - 1
+    if int(values.min()) < 0 or int(values.max()) > 4 * len(values):
+        return None
+    there = np.zeros(int(values.max()) + 1, bool)
+    there[values] = True
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[values]
+
+
+def ranks(values: Ints) -> tuple[Ints, Ints]:
+    """The distinct values, sorted, and the place of each value among them [n]."""
+    if (found := grouped(values)) is not None:
+        return found
+    order = stable_order(values)
+    first = first_of_each(values[order])
+    place = np.empty(len(values), np.int64)
+    place[order] = np.cumsum(first) - 1
+    return values[order[first]], place
+
+
+def stable_order(values: NDArray[np.integer[Any]]) -> Ints:
     """What ``argsort`` gives, with equal values in the order given."""
     n = len(values)
     low = int(values.min(initial=0))
-    bits = n.bit_length()
-    if n <= FEW or (int(values.max(initial=0)) - low).bit_length() + bits > 63:
+    span, bits = int(values.max(initial=0)) - low, n.bit_length()
+    if n <= FEW or span.bit_length() + bits > 63:
         return np.argsort(values, kind="stable")
-    packed = ((values - low) << bits) | np.arange(n)
+    if span < 1 << 16:
+        return np.argsort((values - low).astype(np.uint16), kind="stable")  # by digits
+    packed = ((np.asarray(values, np.int64) - low) << bits) | np.arange(n)
     packed.sort()
     return packed & ((1 << bits) - 1)
 
 
 def order_by(group: Ints, time: Ints) -> Ints:
-    """Positions in the order of (group, time, position)."""
-    if len(time) > FEW:
-        by_time = stable_order(time)
-        return by_time[stable_order(group[by_time])]
-    return np.lexsort((time, group))
+    """Positions in the order of (group, time, position): the sooner, the nearer the entries are to it already."""
+    if len(time) <= FEW:
+        return np.lexsort((time, group))
+    first, low = int(group.min()), int(time.min())
+    bits = (int(time.max()) - low).bit_length()
+    if (int(group.max()) - first).bit_length() + bits > 63:
+        return np.lexsort((time, group))
+    code = ((group - first) << bits) | (time - low)
+    return np.arange(len(code)) if in_order(code) else np.argsort(code, kind="stable")
 
 
 def places(ordered: Ints, values: NDArray[Any], side: Literal["left", "right"] = "left") -> Ints:
     """What ``ordered.searchsorted(values, side)`` gives. Needles in order find one after the other close by."""
-    if len(values) <= FEW:
+    if len(values) <= FEW or _roughly_in_order(values):
         return ordered.searchsorted(values, side)
     order = np.argsort(values)
     found = np.empty(len(values), np.int64)
     found[order] = ordered.searchsorted(values[order], side)
     return found
+
+
+def _roughly_in_order(values: NDArray[Any]) -> bool:
+    """Near enough for a search to find its surroundings in the caches, as the keys of rows sorted by user are."""
+    some = values[::64]
+    return 8 * int(np.count_nonzero(some[1:] < some[:-1])) <= len(some)

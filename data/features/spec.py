@@ -57,13 +57,16 @@ class Knowledge:
     boundary: int
 
 
-def encode_sides(know: Knowledge, queries: View, cutoff: Ints, past: Past, sides: Iterable[Side]) -> dict[Side, Block]:
+def encode_sides(
+    know: Knowledge, queries: View, cutoff: Ints, past: Past, sides: Iterable[Side], first: int = 0
+) -> dict[Side, Block]:
     """Blocks of the given sides for the queries' rows.
 
     Args:
         cutoff: [n] ms; features ``until = "day"`` take in what counts before it, all others before ``queries.time``.
+        first: which feature to begin with, so that threads prepare different parts of the past.
     """
-    n = len(queries)
+    n, sides = len(queries), tuple(sides)
     blocks = {
         side: Block(
             np.zeros((n, know.layout.sides[side].int_width), np.int32),
@@ -72,16 +75,18 @@ def encode_sides(know: Knowledge, queries: View, cutoff: Ints, past: Past, sides
         for side in sides
     }
     features = {feature.name: feature for feature in know.config.features}
-    for side, block in blocks.items() if n else ():
-        layout = know.layout.sides[side]
-        ints = {field.feature: field for field in layout.ints}
-        floats = {field.feature: field for field in layout.floats}
-        for name in {**ints, **floats}:
-            rows, numbers = encode_feature(know, features[name], queries, cutoff, past)
-            if rows is not None:
-                block.ints[:, ints[name].offset : ints[name].offset + ints[name].width] = rows.reshape(n, -1)
-            if numbers is not None:
-                block.floats[:, floats[name].offset : floats[name].offset + floats[name].width] = numbers
+    ints = {(side, field.feature): field for side in sides for field in know.layout.sides[side].ints}
+    floats = {(side, field.feature): field for side in sides for field in know.layout.sides[side].floats}
+    places = [*{**ints, **floats}] if n else []
+    begin = first % max(len(places), 1)
+    for side, name in (*places[begin:], *places[:begin]):
+        rows, numbers = encode_feature(know, features[name], queries, cutoff, past)
+        if rows is not None:
+            of = ints[side, name]
+            blocks[side].ints[:, of.offset : of.offset + of.width] = rows.reshape(n, -1)
+        if numbers is not None:
+            place = floats[side, name]
+            blocks[side].floats[:, place.offset : place.offset + place.width] = numbers
     return blocks
 
 
@@ -116,11 +121,15 @@ def encode_feature(know: Knowledge, feature: Feature, queries: View, cutoff: Int
         case ActivityFeature():
             return None, activity_columns(feature, past, queries)
         case HistoryFeature():
-            of = past.view.column(feature.of)
-            single = of.first() if isinstance(of, StringLists) else of
-            assert isinstance(single, Strings)
-            value = category_rows(single, know.vocabularies[feature.table or feature.of])
-            return history_rows(feature, past, queries, value), None
+            return history_rows(feature, past, queries, lambda: _history_values(know, feature, past)), None
+
+
+def _history_values(know: Knowledge, feature: HistoryFeature, past: Past) -> NDArray[np.int32]:
+    """The embedding rows of what the past entries would be in a history [m]."""
+    of = past.view.column(feature.of)
+    single = of.first() if isinstance(of, StringLists) else of
+    assert isinstance(single, Strings)
+    return category_rows(single, know.vocabularies[feature.table or feature.of])
 
 
 def vocabulary_sources(config: Config) -> dict[str, list[str]]:

@@ -2,42 +2,42 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import Batch, StringLists, Strings
+from data.columns import Batch, Column, StringLists, Strings, concatenate, take
 from data.config import Config, NumberFeature, Objective, RateFeature, Side
 from data.days import day_of, day_start
 from data.errors import LogError
 from data.features.asof import Ints
 from data.features.fitted import Scale, prior
-from data.features.layout import SIDES, Block, Layout, build_layout
+from data.features.layout import Block, Layout, build_layout
 from data.features.merging import fits, folder_after, merge_files, merged
-from data.features.past import SEEN, Past, after_window, join, past_batch, visible_at
+from data.features.parts import encode_parts, encode_whole
+from data.features.past import SEEN, Past, after_window, alike, past_batch, visible_at
 from data.features.rates import Entries, Totals, entries_of, take_in, together
 from data.features.recent import kept
 from data.features.recent_files import USERS, RecentFiles, rows_of_users, share_texts, stretches
 from data.features.slates import feature_times, slate_times, slates
-from data.features.sorting import distinct, stable_order
-from data.features.spec import Knowledge, encode_sides, longest_window, table_sizes, vocabulary_sources
+from data.features.sorting import distinct, ranks, stable_order
+from data.features.spec import Knowledge, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
 from data.features.storage import load_array, load_batch, save_arrays, save_batch, write_blocks
 from data.features.tables import EntityTable, Tables
 from data.features.targets import TargetStats
-from data.features.view import View
+from data.features.threads import in_turns
+from data.features.view import View, numbers_of
 from data.objectives import positive_label, targets
 from data.vocabulary import Numbering, Vocabulary
 
 RECENT, PAIRS = "recent", "seen_pairs"
-
-PART_ROWS = 262_144
-"""Rows encoded at once, where they are written to files: what a part takes is small beside a large day's past."""
 
 
 @dataclass(frozen=True)
@@ -154,19 +154,18 @@ class FeatureState:
             raise LogError(f"{day} holds rows from before it, or the day was already taken in")
         numberings = self._numberings()
         queries = View(batch, time, self.tables, numberings)
-        cutoff = self.day_starts(time)
-        earliest = int(cutoff.min(initial=self.boundary))
-        past = self._past(self._recent_of(queries.user), past_batch(batch, self.config), numberings, earliest)
+        cutoff, order = self.day_starts(time), stable_order(queries.user)
+        recent = rows_of_users(self.recent, self.recent_user, distinct(queries.user[order]))
+        past = self._past(recent, batch, order, numberings, int(cutoff.min(initial=self.boundary)))
+        del recent  # the past has its own
+        past.spare = folder is not None
         video = queries.number("video_id")
         vocabularies = self.knowledge.vocabularies
 
-        def features(start: int, end: int) -> dict[Side, Block]:
-            return encode_sides(self.knowledge, queries.between(start, end), cutoff[start:end], past, SIDES)
-
         rows = len(queries)
-        parts = (features(start, start + PART_ROWS) for start in range(0, max(rows, 1), PART_ROWS))
+        features = self.knowledge, queries, cutoff, past
         return Encoded(
-            features(0, rows) if folder is None else write_blocks(parts, rows, folder),
+            encode_whole(*features, order) if folder is None else write_blocks(encode_parts(*features), rows, folder),
             targets(batch, self.config, queries.column),
             queries.user,
             video,
@@ -198,18 +197,23 @@ class FeatureState:
         self._grow(self._view(early, feature_times(early)))
         for vocabulary in self.knowledge.vocabularies.values() if admit else ():
             vocabulary.admit()
-        day = self._view(batch, feature_times(batch))
         if early is not batch:
-            self._grow(day)
-        rates = [feature for feature in self.config.features if isinstance(feature, RateFeature)]
-        entries: dict[str, list[Entries]] = {feature.name: [] for feature in rates}
-        for past in self._advance_recent(past_batch(batch, self.config), day.user, until):
-            for feature in rates:
-                since = self.knowledge.totals[feature.name].boundary
-                entries[feature.name].append(entries_of(feature, since, past, max(until, since)))
-        totals = {name: self._add(name, together(found), until) for name, found in entries.items()}
-        self._add_pairs(distinct((day.user << 32) | day.number("video_id")))
-        self.knowledge = replace(self.knowledge, totals=totals, boundary=until)
+            self._grow(self._view(batch, feature_times(batch)))
+        day = self._view(batch, feature_times(batch))  # numbers of before would give new texts the numbers of others
+        order = stable_order(day.user)
+        entries = [together(found) for found in self._advance_recent(batch, day, order, until)]
+        pairs = distinct(((day.user << 32) | day.number("video_id"))[order])
+        names = [feature.name for feature in self._rates]
+        tasks: list[Callable[[], Any]] = [partial(self._add_pairs, pairs)]
+        tasks += [partial(self._add, name, found, until) for name, found in zip(names, entries, strict=True)]
+        self.seen_pairs, *totals = in_turns(tasks)
+        self.knowledge = replace(self.knowledge, totals=dict(zip(names, totals, strict=True)), boundary=until)
+        for vocabulary in self.knowledge.vocabularies.values():
+            vocabulary.forget()
+
+    @property
+    def _rates(self) -> list[RateFeature]:
+        return [feature for feature in self.config.features if isinstance(feature, RateFeature)]
 
     def _add(self, name: str, entries: Entries, until: int) -> Totals:
         """Totals with these entries taken in; those that are further on keep their boundary."""
@@ -219,39 +223,52 @@ class FeatureState:
             shutil.rmtree(before.place)
         return after
 
-    def _add_pairs(self, pairs: Ints) -> None:
+    def _add_pairs(self, pairs: Ints) -> Ints:
+        """The pairs of users and videos that have met, with these."""
         before = self._place.pop(PAIRS, None)
         if self.shelf is None or fits(len(self.seen_pairs) + len(pairs)):
-            (self.seen_pairs,) = merged([self.seen_pairs], [pairs])
-            return
+            return merged([self.seen_pairs], [pairs])[0]
         self._place[PAIRS] = folder_after(before, self.shelf / PAIRS)
-        (self.seen_pairs,) = merge_files([self.seen_pairs], [pairs], [PAIRS], self._place[PAIRS])
+        (after,) = merge_files([self.seen_pairs], [pairs], [PAIRS], self._place[PAIRS])
         if before is not None:
             shutil.rmtree(before)
+        return after
 
-    def _advance_recent(self, today: Batch, user: Ints, until: int) -> Iterator[Past]:
-        """The past, all of it or by some users at a time; once it has been looked at, it has become the recent past."""
-        numberings, before = self._numberings(), self._place.pop(RECENT, None)
-        if self.shelf is None or fits(len(self.recent) + len(today)):
-            past = self._past(self.recent, today, numberings, self.boundary)
-            yield past
-            self.recent, self.recent_user = self._kept(past, until)
-            return
+    def _advance_recent(self, batch: Batch, day: View, order: Ints, until: int) -> Iterable[Sequence[Entries]]:
+        """Make the day's rows, whose ``order`` by user is known, a part of the recent past. Returns, of each rate, the
+        entries that began to count: those of all users, or of some at a time."""
+        before = self._place.pop(RECENT, None)
+        if self.shelf is None or fits(len(self.recent) + len(batch)):
+            past = self._past(self.recent, batch, order, day.numberings, self.boundary)
+            (self.recent, self.recent_user), *entries = self._settle(past, until)
+            return [[found] for found in entries]
+        recent, today = _numbered([self.recent, past_batch(batch, self.config)], day.numberings)
         self._place[RECENT] = folder_after(before, self.shelf / RECENT)
-        files = RecentFiles(self._place[RECENT], self.knowledge.vocabularies, [self.recent, today])
+        files = RecentFiles(self._place[RECENT], self.knowledge.vocabularies, [recent, today])
         since = self.boundary - longest_window(self.config)
-        for stretch in stretches(self.recent, self.recent_user, user, self.config, since):
-            past = self._past(stretch.awake, today.take(stretch.today), numberings, self.boundary)
-            yield past
-            files.append(stretch.asleep, stretch.asleep_user, *self._kept(past, until))
-        self.recent, self.recent_user = files.close()
+        found = []
+        for part in stretches(recent, self.recent_user, day.user, self.config, since):
+            rows = today.take(part.today), np.arange(len(part.today))
+            kept_rows, *entries = self._settle(self._past(part.awake, *rows, day.numberings, self.boundary), until)
+            files.append(part.asleep, part.asleep_user, *kept_rows)
+            found.append(entries)
+        recent, self.recent_user = files.close()
+        self.recent = past_batch(recent, self.config)
         if before is not None:
             shutil.rmtree(before)
+        return zip(*found, strict=True)
+
+    def _settle(self, past: Past, until: int) -> Iterator[Any]:
+        """The rows of the past that must stay known one by one, with their users; and of each rate the new entries."""
+        tasks: list[Callable[[], Any]] = [partial(self._kept, past, until)]
+        for feature in self._rates:
+            since = self.knowledge.totals[feature.name].boundary
+            tasks.append(partial(entries_of, feature, since, past, max(until, since)))
+        return in_turns(tasks)
 
     def _kept(self, past: Past, until: int) -> tuple[Batch, Ints]:
-        """Of the past what must stay known one by one, in the users' order."""
+        """The entries, sorted by user, that features may still need one by one after ``until``, and their users."""
         keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
-        keep = keep[stable_order(past.view.user[keep])]
         return past_batch(past.view.batch.take(keep), self.config), past.view.user[keep]
 
     def roll(self, later: Batch, as_of: int) -> None:
@@ -262,7 +279,8 @@ class FeatureState:
         """
         view = self._view(later, feature_times(later))
         self._grow(view)
-        past = self._past(self.recent, past_batch(later, self.config), self._numberings(), self.boundary)
+        view = self._view(later, feature_times(later))
+        past = self._past(self.recent, later, stable_order(view.user), view.numberings, self.boundary)
         totals = dict(self.knowledge.totals)
         for feature in self.config.features:
             if isinstance(feature, RateFeature) and "user_id" not in feature.keys:
@@ -272,7 +290,7 @@ class FeatureState:
     def day_starts(self, time: Ints) -> Ints:
         """Start of each time's day [n], ms."""
         zone = self.config.timezone
-        quarters, inverse = np.unique(time // 900_000, return_inverse=True)
+        quarters, inverse = ranks(time // 900_000)
         starts = [day_start(day_of(int(quarter) * 900_000, zone), zone) for quarter in quarters]
         return np.array(starts, np.int64)[inverse]
 
@@ -282,11 +300,17 @@ class FeatureState:
     def _view(self, batch: Batch, time: Ints) -> View:
         return View(batch, time, self.tables, self._numberings())
 
-    def _recent_of(self, user: Ints) -> Batch:
-        return rows_of_users(self.recent, self.recent_user, distinct(user))
-
-    def _past(self, recent: Batch, today: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
-        batch = join(recent, today)
+    def _past(self, recent: Batch, batch: Batch, order: Ints, numberings: dict[str, Numbering], earliest: int) -> Past:
+        """The recent past, which is sorted by user, and behind it a batch, whose ``order`` by user is known. Sorted by user:
+        the entries of a user lie together, nearly in the order of any time."""
+        recent, batch = _numbered([recent, past_batch(batch, self.config)], numberings)
+        if len(recent):
+            before = recent.strings("user_id").codes
+            users = np.concatenate([before, batch.strings("user_id").codes[order]])  # two runs, which are merged
+            order = np.append(np.arange(len(before)), len(before) + order)[np.argsort(users, kind="stable")]
+        recent, batch = alike(recent, batch)
+        columns = in_turns([partial(_joined, recent, batch, name, order) for name in batch.columns])
+        batch = Batch(dict(zip(batch.columns, columns, strict=True)))
         view = View(batch, batch.numbers("timestamp").astype(np.int64), self.tables, numberings)
         return Past(view, self.config, min(earliest, self.boundary) - longest_window(self.config))
 
@@ -297,7 +321,10 @@ class FeatureState:
             for column in found:
                 texts = column.flat if isinstance(column, StringLists) else column
                 assert isinstance(texts, Strings)
-                self.knowledge.vocabularies[name].add(texts.in_order())
+                vocabulary = self.knowledge.vocabularies[name]
+                few = texts.compact()
+                new = (vocabulary.known(few.values)[few.codes] < 0) & (few.codes >= 0)
+                vocabulary.add(few.take(new).in_order())
 
     def save(self, folder: Path) -> None:
         """Write everything but the configuration, as .npy and .json files."""
@@ -336,11 +363,28 @@ class FeatureState:
         )
         tables = {path.name: EntityTable.load(path) for path in sorted((folder / "tables").iterdir())}
         state = cls(knowledge, tables, [TargetStats.of(stats) for stats in fitted["target_stats"]])
-        recent = load_batch(folder / "recent")
-        old = len(recent.columns) > 0 and SEEN not in recent  # of a bundle made before there was such a column
-        state.recent = past_batch(recent, config) if old else share_texts(recent, knowledge.vocabularies)
+        state.recent = share_texts(load_batch(folder / "recent"), knowledge.vocabularies)
         state.recent_user, state.seen_pairs = (load_array(folder / f"{name}.npy") for name in (USERS, PAIRS))
         return state
+
+
+def _joined(first: Batch, second: Batch, name: str, order: Ints) -> Column:
+    """A column of both batches' rows, in this order. One by one: only the result is in memory beside the batches."""
+    both = concatenate(Batch({name: first[name]}), Batch({name: second[name]})) if len(first) else second
+    return take(both[name], order)
+
+
+def _numbered(batches: Sequence[Batch], numberings: Mapping[str, Numbering]) -> list[Batch]:
+    """The batches with texts that are coded by their numbers, so that joining them compares no texts."""
+    columns = [dict(batch.columns) for batch in batches]
+    for name in (name for name in columns[-1] if name in numberings):
+        found = [of[name] for of in columns if name in of]
+        codes = [numbers_of(c.flat if isinstance(c, StringLists) else c, numberings[name]) for c in found]  # type: ignore[arg-type]
+        texts = numberings[name].texts()
+        for of, column, numbers in zip([of for of in columns if name in of], found, codes, strict=True):
+            flat = Strings(numbers, texts)
+            of[name] = StringLists(column.offsets, flat) if isinstance(column, StringLists) else flat
+    return [Batch(of) for of in columns]
 
 
 def _before(batch: Batch, until: int) -> Batch:

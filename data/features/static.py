@@ -35,12 +35,16 @@ def row_of(vocabulary: Vocabulary) -> Callable[[str], int]:
 
 def category_rows(column: Strings, vocabulary: Vocabulary) -> Rows:
     """Embedding rows [n]."""
-    return column.map(row_of(vocabulary), NULL)
+    few = column.compact()
+    number = vocabulary.known(few.values)
+    rows = np.where((number >= 0) & (number < vocabulary.admitted), FIRST + number, UNSEEN).astype(np.int32)
+    rows[-1] = NULL
+    return rows[few.codes]
 
 
 def categories_rows(feature: CategoriesFeature, column: StringLists, vocabulary: Vocabulary) -> Rows:
     """Embedding rows [n, max_values] of the first values, PADDING behind; a row without any is NULL."""
-    flat = column.flat.map(row_of(vocabulary), NULL)
+    flat = category_rows(column.flat, vocabulary)
     lengths = np.diff(column.offsets)
     place = column.offsets[:-1, None] + np.arange(feature.max_values)
     inside = np.arange(feature.max_values) < lengths[:, None]

@@ -27,10 +27,15 @@ def save_arrays(arrays: Mapping[str, NDArray[Any]], folder: Path, place: Path | 
 
 
 def _save(array: NDArray[Any], name: str, folder: Path, place: Path | None) -> None:
-    if place is None or not place.is_dir():  # gone with its run; what is mapped can still be read
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
-    else:
+    if place is not None and _lies_in(place):
         link_or_copy(place / f"{name}.npy", folder / f"{name}.npy")
+    else:
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def _lies_in(place: Path | None) -> bool:
+    """Whether the files are there; they may be gone with their run, and what is mapped can still be read."""
+    return place is not None and place.is_dir()
 
 
 def load_array(path: Path) -> NDArray[Any]:
@@ -137,6 +142,7 @@ def save_batch(batch: Batch, folder: Path, place: Path | None = None) -> None:
             _save(column.offsets, f"{name}.offsets", folder, place)
             column = column.flat
         if isinstance(column, Strings):
+            column = column if _lies_in(place) else column.compact()  # kept rows share the vocabulary's texts
             (folder / f"{name}.json").write_text(json.dumps(list(column.values), ensure_ascii=False), encoding="utf-8")
             column = column.codes
         _save(column, name, folder, place)

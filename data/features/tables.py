@@ -45,7 +45,8 @@ class EntityTable:
 
     def entities(self, ids: Strings) -> Ints:
         """Where the ids stand [n], for :meth:`rows_of`; -1 where unknown."""
-        return ids.map(lambda text: -1 if (number := self.ids.get(text)) is None else number, -1).astype(np.int64)
+        few = ids.compact()
+        return self.ids.known(few.values)[few.codes].astype(np.int64)
 
     def rows_of(self, entity: Ints, time: Ints) -> Ints:
         """:meth:`rows_at` of ids that were looked up before."""

@@ -1,11 +1,13 @@
 """The rows being looked at, and where their columns come from."""
 
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.columns import Batch, Column, StringLists, Strings
+from data.features.asof import Timeline
 from data.features.tables import Tables
 from data.vocabulary import Numbering
 
@@ -31,13 +33,22 @@ class View:
         self._columns: dict[str, Column] = {}
         self._joined: dict[str, Ints] = {}
         self._numbers: dict[str, Numbers] = {}
+        self._lock = Lock()
+        self._spans: dict[Timeline, tuple[Ints, Ints]] = {}
 
     def __len__(self) -> int:
         return len(self.time)
 
-    def between(self, start: int, end: int) -> "View":
-        """The rows [start, end)."""
-        return View(self.batch.between(start, end), self.time[start:end], self.tables, self.numberings)
+    def part(self, rows: Ints) -> "View":
+        """The rows at these positions."""
+        return View(self.batch.lazily(rows), self.time[rows], self.tables, self.numberings)
+
+    def span(self, timeline: Timeline) -> tuple[Ints, Ints]:
+        """Of each row's user [n], the positions in a timeline of users of the first entry, and behind the last one before
+        the feature time."""
+        if timeline not in self._spans:
+            self._spans[timeline] = timeline.start(self.user), timeline.before(self.user, self.time)
+        return self._spans[timeline]
 
     @cached_property
     def user(self) -> Ints:
@@ -69,32 +80,43 @@ class View:
     def numbers(self, name: str) -> Numbers:
         """Numbers of a category column [n], -1 where null; of lists those of all texts, with offsets [n + 1]."""
         if name not in self._numbers:
-            self._numbers[name] = self._number(name)
+            with self._lock:
+                self._numbers[name] = self._numbers.get(name) or self._number(name)
         return self._numbers[name]
 
     def _number(self, name: str) -> Numbers:
         column = self.column(name)
         if isinstance(column, StringLists):
-            return column.offsets, column.flat.map(self.numberings[name], -1).astype(np.int64)
+            return column.offsets, numbers_of(column.flat, self.numberings[name]).astype(np.int64)
         assert isinstance(column, Strings)
-        return None, column.map(self.numberings[name], -1).astype(np.int64)
+        return None, numbers_of(column, self.numberings[name]).astype(np.int64)
 
-    def keys(self, names: tuple[str, ...]) -> tuple[Ints, Ints]:
-        """The combined keys of the rows: (row [e], key [e]).
+    def keys(self, names: tuple[str, ...], of: Ints | None = None) -> tuple[Ints, Ints]:
+        """The combined keys of the rows (of those at these positions, in order): (row [e], key [e]).
 
         A row with several values has several keys, a row with a null none.
         """
-        rows = np.arange(len(self), dtype=np.int64)
-        key = np.zeros(len(self), np.int64)
+        rows, whole = (np.arange(len(self), dtype=np.int64), True) if of is None else (of, False)
+        key = np.zeros(len(rows), np.int64)
         for name in names:
             offsets, numbers = self.numbers(name)
             if offsets is None:
-                number = numbers[rows]
+                number = numbers if whole else numbers[rows]
             else:
                 lengths = np.diff(offsets)[rows]
                 starts = np.repeat(offsets[:-1][rows] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
                 number = numbers[starts + np.arange(lengths.sum())]
-                rows, key = np.repeat(rows, lengths), np.repeat(key, lengths)
+                rows, key, whole = np.repeat(rows, lengths), np.repeat(key, lengths), False
+            key = (key << 31) | number
             known = number >= 0
-            rows, key = rows[known], (key[known] << 31) | number[known]
+            if not known.all():
+                rows, key, whole = rows[known], key[known], False
         return rows, key
+
+
+def numbers_of(texts: Strings, numbering: Numbering) -> NDArray[np.int32]:
+    """The number of each row's text [n], -1 where null; a text is looked up once."""
+    if numbering.is_own(texts.values):
+        return texts.codes
+    few = texts if numbering.has_numbered(texts.values) else texts.compact()
+    return numbering.numbers(few.values)[few.codes]
