@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from data.features.threads import in_turns
 from data.features.view import View
 
 PART_ROWS = 65_536
-"""Rows encoded at once. What a part takes is small beside a large day's past."""
+"""Rows encoded at once, at most. What a part takes is small beside a large day's past."""
 
 Blocks = dict[Side, Block]
 
@@ -31,8 +32,8 @@ def encode_whole(know: Knowledge, queries: View, cutoff: Ints, past: Past, order
     """
     whole = _empty(know, len(queries))
     tasks = [
-        partial(_encode, know, queries, cutoff, past, order[start : start + PART_ROWS], start, whole, 0)
-        for start in _starts(queries)
+        partial(_encode, know, queries, cutoff, past, order[start:end], number, whole, 0)
+        for number, (start, end) in enumerate(_parts(queries))
     ]
     for _ in in_turns(tasks):
         pass
@@ -42,22 +43,24 @@ def encode_whole(know: Knowledge, queries: View, cutoff: Ints, past: Past, order
 def encode_parts(know: Knowledge, queries: View, cutoff: Ints, past: Past) -> Iterator[Blocks]:
     """The same in parts that follow each other, one at least; few are in memory at once."""
 
-    def encode(start: int) -> Blocks:
-        order = stable_order(queries.user[start : start + PART_ROWS])
-        return _encode(know, queries, cutoff, past, start + order, start, _empty(know, len(order)), start)
+    def encode(number: int, start: int, end: int) -> Blocks:
+        order = stable_order(queries.user[start:end])
+        return _encode(know, queries, cutoff, past, start + order, number, _empty(know, len(order)), start)
 
-    return in_turns([partial(encode, start) for start in _starts(queries)])
+    return in_turns([partial(encode, number, *edges) for number, edges in enumerate(_parts(queries))])
 
 
-def _starts(queries: View) -> range:
-    return range(0, max(len(queries), 1), PART_ROWS)
+def _parts(queries: View) -> list[tuple[int, int]]:
+    """Where each begins and ends: one at least, of equal sizes, since a small one does not let go of what it maps."""
+    rows, parts = len(queries), max(-(-len(queries) // PART_ROWS), 1)
+    return list(pairwise(rows * number // parts for number in range(parts + 1)))
 
 
 def _encode(
-    know: Knowledge, queries: View, cutoff: Ints, past: Past, rows: Ints, start: int, into: Blocks, first: int
+    know: Knowledge, queries: View, cutoff: Ints, past: Past, rows: Ints, number: int, into: Blocks, first: int
 ) -> Blocks:
-    """Encode the rows, in the order of their users, ``into`` blocks of which the first row is ``first``."""
-    blocks = encode_sides(know, queries.part(rows), cutoff[rows], past, SIDES, start // PART_ROWS)
+    """Encode the rows of a part, in the order of their users, ``into`` blocks of which the first row is ``first``."""
+    blocks = encode_sides(know, queries.part(rows), cutoff[rows], past, SIDES, number)
     for side, block in blocks.items():
         _put(into[side].ints, rows - first, block.ints)
         _put(into[side].floats, rows - first, block.floats)
