@@ -12,8 +12,7 @@ and, for graphs of rows, repeating the user's are in its time. Blocks of user x 
   alone, in NumPy and in ONNX Runtime, in the same turns.
 - plain: the network over n rows: the bundle's SavedModel (``serving_default``), the same under XLA, ``keras.Model.predict``,
   and exported to ONNX Runtime, OpenVINO and LiteRT. OpenVINO and LiteRT get a graph compiled for each number of candidates.
-- split: our own graph in ONNX Runtime with threads that share its operations (ours share the candidates), and in OpenVINO,
-  fp32 and bf16.
+- split: our own graph in OpenVINO, fp32 and bf16.
 
 Targets: ours at most 1.6 x the limit; at least 4 x faster than the SavedModel, 30 x than Keras, 1.5 x than the best plain
 runtime; 1,000 candidates at most 2.1 x 500. Prints tables and writes ``$WATCHNEXT_HOME/benchmarks/serving_scorer.json``.
@@ -53,7 +52,6 @@ LABELS = {
     "onnx_plain": "ONNX Runtime, plain",
     "openvino_plain": "OpenVINO, plain",
     "litert_plain": "LiteRT, plain",
-    "onnx_split": "ONNX Runtime, split, its own threads",
     "openvino_split": "OpenVINO, split",
     "openvino_split_bf16": "OpenVINO, split, bf16",
 }

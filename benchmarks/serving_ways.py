@@ -160,12 +160,6 @@ def onnx_plain(way: Way) -> Predict:
     return lambda asked: session.run(["predictions"], way.inputs(asked, True))[0]  # type: ignore[no-any-return]
 
 
-def onnx_split(way: Way) -> Predict:
-    """Our graph, its operations shared between the runtime's own threads."""
-    session = onnx_session(way.bundle.extra / "scorer.onnx", way.threads)
-    return lambda asked: session.run(["predictions"], way.inputs(asked, False))[0]  # type: ignore[no-any-return]
-
-
 def openvino(way: Way, path: Path, spread: bool, precision: str = "f32") -> Predict:
     """A graph compiled for each number of candidates (one for any number returned nothing at all in 2026.4)."""
     import openvino
@@ -337,7 +331,6 @@ WAYS: dict[str, Callable[[Way], Any]] = {
     "saved_model": saved_model,
     "xla": xla,
     "keras": keras,
-    "onnx_split": onnx_split,
     "onnx_plain": onnx_plain,
     "openvino_plain": openvino_plain,
     "litert_plain": litert_plain,

@@ -6,8 +6,6 @@ ONNX Runtime (docs/decisions/0005); ``benchmarks/serving_scorer.py`` has the com
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +23,6 @@ FACTS = "watchnext"
 FORMAT = 1
 ONE_ROW = ("user", "context")
 """The sides of which a request has one row; ``video`` and ``cross`` have one per candidate."""
-LEAST_ROWS = 32
-"""Fewer candidates than this are not worth a thread of their own."""
 
 
 class Scores(NamedTuple):
@@ -45,10 +41,6 @@ def input_name(side: str, part: str) -> str:
 class Scorer:
     """One network, ready to score. Any number of threads may call :meth:`score` at once.
 
-    Several threads share a call by its candidates, and not by the graph's operations: each goes through the whole graph
-    with its part of them, so that small operations are shared too, and no thread spins between two of them
-    (docs/decisions/0011).
-
     Attributes:
         objectives: the names of the K columns of predictions.
         experts: E, of the gates.
@@ -57,14 +49,9 @@ class Scorer:
     """
 
     def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        facts: Mapping[str, Any],
-        calibration: Calibration | None = None,
-        threads: int = 1,
+        self, session: onnxruntime.InferenceSession, facts: Mapping[str, Any], calibration: Calibration | None = None
     ) -> None:
-        self._session, self._threads = session, threads
-        self._others = ThreadPoolExecutor(threads - 1, "score") if threads > 1 else None
+        self._session = session
         self._widths: dict[str, dict[str, int]] = facts["widths"]
         self._inputs = {given.name for given in session.get_inputs()}
         self.objectives = tuple(facts["objectives"])
@@ -77,7 +64,7 @@ class Scorer:
         """Load ``scorer.onnx`` of a bundle's ``assets.extra``, and the ``calibration.json`` beside it, if any.
 
         Args:
-            threads: that one call may use, the caller's own among them.
+            threads: that one call may use.
 
         Raises:
             BundleError: a file is missing, damaged, or of another format.
@@ -86,7 +73,7 @@ class Scorer:
         if not path.is_file():
             raise BundleError(f"the bundle has no scorer: {path} is missing")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -95,7 +82,7 @@ class Scorer:
             raise BundleError(f"cannot read the scorer {path}: {str(error).splitlines()[0]}") from None
         if facts.get("format") != FORMAT:
             raise BundleError(f"{path}: expected scorer format {FORMAT}, got {facts.get('format')!r}")
-        return cls(session, facts, Calibration.load(folder, facts["objectives"]), threads)
+        return cls(session, facts, Calibration.load(folder, facts["objectives"]))
 
     def score(self, user: Block, context: Block, video: Block, cross: Block) -> Scores:
         """Score n candidates of one request. A candidate's scores don't depend on the others.
@@ -120,32 +107,11 @@ class Scorer:
         if n == 0:
             k = len(self.objectives)
             return Scores(np.zeros((0, k), np.float32), np.zeros((0, k, self.experts), np.float32))
-        predictions, gates = self._run(feed, n)
+        predictions, gates = self._session.run(["predictions", "gates"], feed)
         return Scores(self.calibration.apply(predictions), gates)
-
-    def _run(self, feed: Mapping[str, NDArray[Any]], n: int) -> list[NDArray[np.float32]]:
-        """The graph's outputs; the candidates in as many parts as there are threads for, of sizes as equal as can be."""
-        parts = min(self._threads, max(n // LEAST_ROWS, 1))
-        if self._others is None or parts == 1:
-            return self._outputs(feed)
-        ends = [n * part // parts for part in range(parts + 1)]
-        cut = [_rows(feed, *bounds) for bounds in pairwise(ends)]
-        started = [self._others.submit(self._outputs, part) for part in cut[1:]]
-        found = [self._outputs(cut[0]), *(other.result() for other in started)]
-        return [np.concatenate(values) for values in zip(*found, strict=True)]
-
-    def _outputs(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        found: list[NDArray[np.float32]] = self._session.run(["predictions", "gates"], feed)
-        return found
 
     def _check(self, side: str, part: str, values: NDArray[Any], rows: int, kind: np.dtype[Any]) -> None:
         expected = (rows, self._widths[side][part])
         if values.shape != expected or values.dtype != kind:
             came = f"{values.dtype} of shape {values.shape}"
             raise ValueError(f"{side} {part}: expected {kind} of shape {expected}, got {came}")
-
-
-def _rows(feed: Mapping[str, NDArray[Any]], start: int, end: int) -> dict[str, NDArray[Any]]:
-    """The inputs of the candidates from ``start`` to before ``end``."""
-    shared = tuple(input_name(side, "") for side in ONE_ROW)
-    return {name: values if name.startswith(shared) else values[start:end] for name, values in feed.items()}

@@ -22,7 +22,7 @@ def shuffled(n: int, random: np.random.Generator) -> NDArray[np.int64]:
     Of more than ``LARGE_ROWS``: the blocks of 64 neighbours in random order, then the rows of 512 blocks at a time. A batch
     has rows from all over the day still, but what is read for it are stretches of the day's files, not single rows, for
     each of which the system reads a page at least. That decides where the files don't fit in memory; where they do, it is
-    the cheaper reading by half (docs/decisions/0012).
+    the cheaper reading by half (docs/decisions/0011).
     """
     if n <= LARGE_ROWS:
         return random.permutation(n)

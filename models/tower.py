@@ -14,7 +14,7 @@ class Towers(keras.layers.Layer):  # type: ignore[misc]
 
     h [K, n, H] gives raw [n, S], the outputs that each objective's head asks for side by side. Where the trunk gives K of
     [n, H] one by one, the towers follow one by one: each of their layers is then one product with bias and ReLU inside in
-    ONNX Runtime, and nothing is put together in between (docs/decisions/0011).
+    ONNX Runtime, and nothing is put together in between.
 
     Args:
         layers: the widths of a tower's hidden layers; none leaves the head alone.

@@ -10,6 +10,7 @@ from rich.console import Console
 from data.home import Home
 from models.step import Predicted, Trainer
 from tests.small_log import small_config, small_days, small_tables, write_home
+from training import days
 from training.days import COSINE_ROWS, learn_days
 from training.figures import evaluate
 from training.learner import Learner
@@ -58,6 +59,11 @@ def test_cosines_of_each_scored_day_before_training_on_it_outlive_a_kill(
     found = evaluate(scored, CONFIG)["gradient_cosines"]
     assert list(found) == [second, third, fourth]
     assert found[second] == [[1.0 if i == j else None for j in range(k)] for i in range(k)]
+
+    for limit, kept in ((1, [fourth]), (len(scored[-1].targets) + len(scored[-2].targets), [third, fourth])):
+        monkeypatch.setattr(days, "SCORED_ROWS", limit)
+        _, last = learn_days(CONFIG, where, plan, QUIET)
+        assert [str(day.day) for day in last] == kept
 
 
 def test_a_network_does_not_go_on_across_another_balance_or_tower() -> None:

@@ -35,9 +35,12 @@ COSINE_ROWS = 4096
 AHEAD_ROWS = 1_000_000
 """Up to so many rows of a day, the next one is prepared beside it: two larger ones at once took over 4 GiB."""
 
+SCORED_ROWS = 5_000_000
+"""A run's figures are of so many scored rows at most: its scored days are in memory together, 120 bytes a row or more."""
+
 
 def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tuple[Learner, list[Scored]]:
-    """Go over the plan's days; returns the learner after the last and the scored days.
+    """Go over the plan's days; returns the learner after the last and the scored days (:func:`_last_scored`).
 
     Days come in order. Each is encoded once, scored by the network as it stands, calibrated by the days before
     (progressive validation; not the fit days of a fresh run), the objectives' gradients compared where
@@ -77,7 +80,7 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             shutil.rmtree(ready / str(day))  # where rows are kept for longer, they stay mapped
             if later is not None and not coming:
                 coming.append(aside.submit(_prepare, learner, home, plan, later, ready))
-    return learner, [Scored.load(path) for path in sorted((folder / "scored").glob("*.npz"))]
+    return learner, _last_scored(folder / "scored")
 
 
 def _prepare(learner: Learner, home: Home, plan: Plan, day: date, ready: Path) -> tuple[Batch, Encoded]:
@@ -98,6 +101,19 @@ def _score(learner: Learner, batch: Batch, day: date, encoded: Encoded, path: Pa
     learner.keep_scored(day, scored.raw, encoded.targets)
     scored.save(path)
     return scored
+
+
+def _last_scored(folder: Path) -> list[Scored]:
+    """The scored days in their order; of more than :data:`SCORED_ROWS` rows the last days alone, one at least."""
+    found, rows = list[Scored](), 0
+    for path in sorted(folder.glob("*.npz"), reverse=True):
+        scored = Scored.load(path)
+        rows += len(scored.targets)
+        if found and rows > SCORED_ROWS:
+            log.info("figures_are_of_the_last_days", since=str(found[-1].day), limit=SCORED_ROWS)
+            break
+        found.append(scored)
+    return found[::-1]
 
 
 def _give_back() -> None:
