@@ -23,6 +23,8 @@ def will_read(array: NDArray[Any], starts: NDArray[np.int64], rows: int) -> None
     mapped = array.base
     if not isinstance(mapped, np.memmap) or not isinstance(mapped.base, mmap.mmap) or mapped.shape != array.shape:
         return
+    if not array.size:  # rows without columns have strides all the same
+        return
     row, begin = array.strides[0], mapped.offset % mmap.ALLOCATIONGRANULARITY
     for start in starts.tolist():
         mapped.base.madvise(mmap.MADV_WILLNEED, *stretch(begin + start * row, rows * row, len(mapped.base)))

@@ -78,3 +78,11 @@ def test_asking_for_rows_changes_none(tmp_path: Path) -> None:
     will_read(mapped, np.array([0, 4990]), 64)
     np.testing.assert_array_equal(mapped.sum(0), np.load(tmp_path / "rows.npy").sum(0))
     will_read(np.zeros((8, 4)), np.array([0]), 2)
+
+
+def test_rows_without_columns_are_not_asked_for(tmp_path: Path) -> None:
+    """Such as those of a side without features."""
+    np.save(tmp_path / "rows.npy", np.zeros((5000, 0), np.float32))
+    mapped = load_array(tmp_path / "rows.npy")
+    assert mapped.strides[0] > 0
+    will_read(mapped, np.array([0, 4990]), 64)
