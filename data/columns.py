@@ -137,7 +137,7 @@ class Batch:
         """The rows [start, end); numbers and texts are not copied."""
         return Batch({n: _between(column, start, end) for n, column in self.columns.items()})
 
-    def lazily(self, rows: NDArray[Any]) -> "Batch":
+    def lazily(self, rows: NDArray[Any] | slice) -> "Batch":
         """The rows at these positions, each column taken when it is first asked for."""
         return Batch(_Taken(self.columns, rows))
 
@@ -145,14 +145,17 @@ class Batch:
 class _Taken(Mapping[str, Column]):
     """Columns of some rows."""
 
-    def __init__(self, columns: Mapping[str, Column], rows: NDArray[Any]) -> None:
+    def __init__(self, columns: Mapping[str, Column], rows: NDArray[Any] | slice) -> None:
         self._columns, self._rows = columns, rows
         self._taken: dict[str, Column] = {}
 
     def __getitem__(self, name: str) -> Column:
-        if name not in self._taken:
-            self._taken[name] = take(self._columns[name], self._rows)
-        return self._taken[name]
+        found = self._taken.get(name)
+        if found is None:
+            column, rows = self._columns[name], self._rows
+            found = _between(column, rows.start, rows.stop) if isinstance(rows, slice) else take(column, rows)
+            self._taken[name] = found
+        return found
 
     def __contains__(self, name: object) -> bool:
         return name in self._columns

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data.errors import WatchNextError
 from service.batch_split import part_of, put_in, rounds
+from service.body_limit import replay
 from service.events_api import Events
 from service.group import LEAD, Group
 from service.guard import RANKING, READS
@@ -51,7 +52,7 @@ class Forward:
         except Problem as problem:
             return await problem.response()(scope, receive, send)
         if reply is None:
-            return await self.app(scope, _again(messages, receive), send)
+            return await self.app(scope, replay(messages, receive), send)
         scope["state"] |= {"request_id": reply.request_id, "route": reply.route}
         structlog.contextvars.bind_contextvars(request_id=reply.request_id)
         await send({"type": "http.response.start", "status": reply.status, "headers": list(reply.headers)})
@@ -182,14 +183,3 @@ async def _all_of(receive: Receive) -> list[Message]:
     while messages[-1].get("more_body", False):
         messages.append(await receive())
     return messages
-
-
-def _again(messages: list[Message], receive: Receive) -> Receive:
-    remaining = iter(messages)
-
-    async def again() -> Message:
-        for message in remaining:
-            return message
-        return await receive()
-
-    return again

@@ -30,6 +30,7 @@ def test_rows_taken_lazily_are_the_same() -> None:
     assert lazy["click"] is lazy["click"]
     assert listed(lazy) == listed(BATCH.take(rows))
     assert listed(lazy.between(1, 3)) == listed(BATCH.take(rows[1:]))
+    assert listed(BATCH.lazily(slice(1, 3))) == listed(BATCH.between(1, 3))
 
 
 def test_texts_with_the_same_values_are_joined_by_their_codes() -> None:

@@ -1,6 +1,6 @@
 """Features of a request: the serving face of :class:`data.features.state.FeatureState`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -229,7 +229,7 @@ class RequestEncoder:
 
     def _recent(self, number: int) -> Batch:
         start, end = self._recent_start[number : number + 2].tolist()
-        return Batch(_Rows(self.state.recent, start, end)) if start < end else self._nothing
+        return self.state.recent.lazily(slice(start, end)) if start < end else self._nothing
 
     def _past(self, batch: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
         view = View(batch, batch.numbers("timestamp").astype(np.int64), self.state.tables, numberings)
@@ -256,34 +256,6 @@ class _Numberings(dict[str, Numbering]):
     def __missing__(self, name: str) -> Numbering:
         made = self[name] = Numbering(self._known[name])
         return made
-
-
-class _Rows(Mapping[str, Column]):
-    """The columns of a few rows of a batch; each is cut when it is first asked for."""
-
-    def __init__(self, batch: Batch, start: int, end: int) -> None:
-        self._columns, self._start, self._end = batch.columns, start, end
-        self._cut: dict[str, Column] = {}
-
-    def __getitem__(self, name: str) -> Column:
-        found = self._cut.get(name)
-        if found is None:
-            column = self._columns[name]
-            if isinstance(column, np.ndarray):
-                found = column[self._start : self._end]
-            else:
-                found = Batch({name: column}).between(self._start, self._end)[name]
-            self._cut[name] = found
-        return found
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._columns
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
 
 
 _FIRST, _NULL = np.zeros(1, np.int32), np.full(1, -1, np.int32)
