@@ -10,7 +10,7 @@ import orjson
 import structlog
 from pydantic import ValidationError
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from data.errors import WatchNextError
 from service.batch_split import part_of, put_in, rounds
@@ -44,15 +44,14 @@ class Forward:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in READS:
             return await self.app(scope, receive, send)
-        messages = await _all_of(receive)
-        scope["state"]["begun"] = perf_counter()
-        body = b"".join(message.get("body", b"") for message in messages)
+        message = await receive()  # the whole body, which its limit has put together; else its sender has gone
+        scope["state"]["begun"], body = perf_counter(), message.get("body", b"")
         try:
             reply = await self._elsewhere(scope, body, scope["state"]["runtime"])
         except Problem as problem:
             return await problem.response()(scope, receive, send)
         if reply is None:
-            return await self.app(scope, replay(messages, receive), send)
+            return await self.app(scope, replay([message], receive), send)
         scope["state"] |= {"request_id": reply.request_id, "route": reply.route}
         structlog.contextvars.bind_contextvars(request_id=reply.request_id)
         await send({"type": "http.response.start", "status": reply.status, "headers": list(reply.headers)})
@@ -176,10 +175,3 @@ def _object_in(body: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-async def _all_of(receive: Receive) -> list[Message]:
-    messages = [await receive()]
-    while messages[-1].get("more_body", False):
-        messages.append(await receive())
-    return messages
