@@ -88,7 +88,7 @@ class Pasts:
         let_go(*arrays_of(self._recent))
         order = joined_order(recent, today, np.arange(len(today)))
         past = self._past_of(Batch({name: joined(recent, today, name, order) for name in today.columns}))
-        past.of_all = self._of_all
+        past.all = self._of_all
         return past
 
     def _of_all(self) -> Past:
