@@ -158,6 +158,8 @@ class FeatureState:
         queries = View(batch, time, self.tables, numberings)
         cutoff, video = self.day_starts(time), queries.number("video_id")
         recent, today = numbered([self.recent, past_batch(batch, self.config)], numberings)
+        for rows in (batch, today):
+            self._look_up(rows)
         past_of = partial(self._past_of, numberings=numberings, earliest=int(cutoff.min(initial=self.boundary)))
         since = min((totals.boundary for totals in self.knowledge.totals.values()), default=self.boundary)
         span = since, int(cutoff.max(initial=since))
@@ -175,6 +177,17 @@ class FeatureState:
             queries.user >= vocabularies["user_id"].admitted,
             video >= vocabularies["video_id"].admitted,
         )
+
+    def _look_up(self, batch: Batch) -> None:
+        """Have vocabularies and tables look up all of the batch's texts, so that no part of it is looked up alone."""
+        know = self.knowledge
+        pairs = [(know.vocabularies[name], column) for name, of in vocabulary_sources(know.config).items() for column in of]
+        for vocabulary, name in (*pairs, *((table.ids, table.key) for table in self.tables.values())):
+            if name in batch:
+                column = batch[name]
+                texts = column.flat if isinstance(column, StringLists) else column
+                assert isinstance(texts, Strings)
+                vocabulary.known(texts.values)
 
     def slate_blocks(
         self, batch: Batch, day: date, encoded: Encoded, folder: Path | None = None
@@ -211,6 +224,8 @@ class FeatureState:
         self.knowledge = replace(self.knowledge, totals=dict(zip(names, totals, strict=True)), boundary=until)
         for vocabulary in self.knowledge.vocabularies.values():
             vocabulary.forget()
+        for table in self.tables.values():
+            table.forget()
 
     @property
     def _rates(self) -> list[RateFeature]:
