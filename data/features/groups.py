@@ -13,9 +13,11 @@ from data.features.joined import joined, joined_order
 from data.features.past import Past, alike, join
 from data.features.sorting import first_of_each, places, stable_order
 from data.features.storage import let_go
+from data.features.threads import THREADS
 
 GROUP_ENTRIES = 1 << 17
-"""Rows of the day and recent ones of the same users, looked at at once, and the rest of a user's."""
+"""Rows of the day and recent ones of the same users, looked at at once, at most, and the rest of a user's. A quarter of it
+is not worth a second thread."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def groups_of(user: Ints, recent_user: Ints) -> list[Group]:
     let_go(recent_user)
     entries = np.cumsum(lengths) + behind
     total = int(entries[-1]) if len(entries) else 0
-    parts = max(-(-total // GROUP_ENTRIES), 1)
+    threads = THREADS if total > GROUP_ENTRIES // 4 else 1
+    parts = threads * max(-(-total // (threads * GROUP_ENTRIES)), 1)
     cuts = np.unique(entries.searchsorted(total * np.arange(1, parts) // parts))
     edges = [0, *cuts.tolist(), len(users)]
     rows = np.append(first, len(order))[edges]
