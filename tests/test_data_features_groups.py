@@ -104,11 +104,12 @@ def test_what_others_did_counts_for_rows_after_midnight(monkeypatch: pytest.Monk
 def test_groups_hold_each_row_and_each_users_recent_rows_once(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "GROUP_ENTRIES", entries)
     random = np.random.default_rng(0)
-    for rows, recents in [(0, 0), (0, 9), (1, 0), (200, 0), (200, 300)]:
-        user, recent = random.integers(0, 30, rows), np.sort(random.integers(0, 40, recents))
+    for count, recents in [(0, 0), (0, 9), (1, 0), (200, 0), (200, 300)]:
+        user, recent = random.integers(0, 30, count), np.sort(random.integers(0, 40, recents))
         found = groups_of(user, recent)
-        assert np.array_equal(np.sort(np.concatenate([group.today for group in found])), np.arange(rows))
-        asked = np.concatenate([group.recent() for group in found])
+        assert np.array_equal(np.sort(np.concatenate([group.today for group in found])), np.arange(count))
+        rows = Batch({"place": np.arange(recents)})
+        asked = np.concatenate([group.recent(rows).numbers("place") for group in found])
         assert np.array_equal(asked, np.flatnonzero(np.isin(recent, user)))
         last = -1
         for group in found:
@@ -116,7 +117,7 @@ def test_groups_hold_each_row_and_each_users_recent_rows_once(entries: int, monk
             assert np.array_equal(np.lexsort((group.today, mine)), np.arange(len(mine)))
             assert not len(mine) or mine[0] > last
             last = int(mine[-1]) if len(mine) else last
-            assert set(recent[group.recent()]) <= set(mine)
+            assert set(recent[group.recent(rows).numbers("place")]) <= set(mine)
             assert len(group.today) + int(group.lengths[1:].sum()) - int((mine == mine[:1]).sum()) <= entries
 
 

@@ -29,10 +29,14 @@ class Group:
     starts: Ints
     lengths: Ints
 
-    def recent(self) -> Ints:
-        """The places of their recent rows [m], in the users' order."""
+    def recent(self, rows: Batch) -> Batch:
+        """Their recent rows among all, in the users' order."""
+        total = int(self.lengths.sum())
+        first, behind = (int(self.starts[0]), int(self.starts[-1] + self.lengths[-1])) if total else (0, 0)
+        if behind - first == total:  # nobody between them was away
+            return rows.between(first, behind)
         before = np.cumsum(self.lengths) - self.lengths
-        return np.repeat(self.starts - before, self.lengths) + np.arange(self.lengths.sum())
+        return rows.take(np.repeat(self.starts - before, self.lengths) + np.arange(total))
 
 
 def groups_of(user: Ints, recent_user: Ints) -> list[Group]:
@@ -87,7 +91,7 @@ class Pasts:
 
     def of(self, group: Group) -> Past:
         """Of these users' entries, each user's together: the recent ones, and behind them the day's."""
-        recent, today = alike(self._recent.take(group.recent()), self._today.take(group.today))
+        recent, today = alike(group.recent(self._recent), self._today.take(group.today))
         let_go(*arrays_of(self._recent))
         order = joined_order(recent, today, np.arange(len(today)))
         past = self._past_of(Batch({name: joined(recent, today, name, order) for name in today.columns}))
