@@ -14,7 +14,7 @@ from data.config import Config
 from data.days import day_start
 from data.features.past import past_batch
 from data.features.recent import kept
-from data.features.recent_files import RecentFiles, latest, rows_of_users, share_texts, stretches
+from data.features.recent_files import RecentFiles, latest, share_texts, stretches
 from data.features.state import Encoded, FeatureState
 from data.vocabulary import Vocabulary
 from tests.small_log import rows_of, small_config, small_days, small_tables
@@ -46,7 +46,6 @@ def log(request: pytest.FixtureRequest) -> tuple[Config, Mapping[date, Batch]]:
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "BLOCK_ROWS", request.param[0])
     monkeypatch.setattr(recent_files, "STRETCH_ROWS", request.param[1])
-    monkeypatch.setattr(recent_files, "TAKEN_ROWS", request.param[1])
     monkeypatch.setattr("data.features.rates.MANY", 2)
 
 
@@ -145,17 +144,6 @@ def test_of_whom_nothing_can_change_everything_is_kept(log: tuple[Config, Mappin
     assert slept or len(days) < 7
 
 
-@pytest.mark.usefixtures("small_blocks")
-def test_a_users_rows_are_found(log: tuple[Config, Mapping[date, Batch]]) -> None:
-    config, days = log
-    state = fitted(config, days)
-    list(advanced(state, days))
-    for users in ([], [0], [1, 3], sorted(set(state.recent_user.tolist()))):
-        taken = rows_of_users(state.recent, state.recent_user, np.array(users, np.int64))
-        plain = state.recent.take(np.isin(state.recent_user, users))
-        assert repr(rows_of(taken)) == repr(rows_of(plain))
-
-
 def test_lists_of_texts_go_into_files_too(tmp_path: Path) -> None:
     """A context column of several texts, by which a rate is kept."""
     vocabulary = Vocabulary(["a", "b", "c"])
@@ -167,7 +155,7 @@ def test_lists_of_texts_go_into_files_too(tmp_path: Path) -> None:
     recent, users = files.close()
     assert recent.lists("tags").tolist() == lists
     assert users.tolist() == [1, 2, 3, 4]
-    assert rows_of_users(recent, users, np.array([2, 3])).lists("tags").tolist() == lists[1:3]
+    assert recent.take(np.array([1, 2])).lists("tags").tolist() == lists[1:3]
 
 
 def test_times_that_some_stretches_lack_are_null_there(tmp_path: Path) -> None:

@@ -39,9 +39,7 @@ class Ledger:
 
     @classmethod
     def of(cls, past: Past, keys: tuple[str, ...], labels: Sequence[str], since: int) -> "Ledger":
-        """The one of these entries, which is made once, where there is memory for all that are asked for."""
-        if past.spare:
-            return cls(past, keys, labels, since)
+        """The one of these entries, which is made once."""
         return past.once(("ledger", keys, *labels, since), lambda: cls(past, keys, labels, since))
 
     def add(self, keys: Ints, cutoff: Ints, labels: Sequence[str], counts: Ints, sums: Ints) -> None:

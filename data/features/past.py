@@ -47,8 +47,8 @@ class Past:
         self.view = view
         self.origin = origin
         self.delays, self.windows = timing or timings(config)
-        self.spare = False
-        """Whether ledgers, which are large and which few parts of a day ask for, are made anew for each."""
+        self.of_all: Callable[[], Past] = lambda: self
+        """The entries of all users, where these are of some."""
         self._made: dict[object, object] = {}
         self._locks: dict[object, Lock] = {}
 

@@ -166,6 +166,8 @@ def rate_columns(
     finish = Finish([(label, feature.strength) for label in feature.labels], usual, priors, labels)
     one_each = len(rows) == len(queries) and bool((rows == np.arange(len(rows))).all())
     until = int(cutoff.max(initial=totals.boundary))
+    if until > totals.boundary and "user_id" not in feature.keys:
+        past = past.of_all()
     later = begun(feature.labels, past, totals.boundary, until) if len(past) and until > totals.boundary else []
     distinct, place = (grouped(keys) if len(keys) > FEW else None) or (keys, None)
     counts, sums = totals.look_up(distinct)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from data.columns import Batch, Column, StringLists, Strings, arrays_of
 from data.config import Config
 from data.features.past import after_window, join, seen_at, timings, visible_at, with_times
-from data.features.sorting import distinct, places, stable_order
+from data.features.sorting import distinct, stable_order
 from data.features.storage import ArrayFile, let_go
 from data.vocabulary import Vocabulary
 
@@ -19,8 +19,6 @@ Ints = NDArray[np.int64]
 
 STRETCH_ROWS = 1 << 18
 """Recent rows, and as many of the day, looked at at once, and the rest of a user's."""
-TAKEN_ROWS = 1 << 16
-"""Rows taken from a file before its pages are let go of."""
 USERS = "recent_user"
 
 
@@ -64,30 +62,6 @@ def latest(batch: Batch, config: Config) -> Ints:
         counts = after_window(batch, visible, windows[label] + delays[label])
         last = np.maximum(last, np.maximum(visible, counts))
     return last
-
-
-def rows_of_users(recent: Batch, user: Ints, users: Ints) -> Batch:
-    """The recent rows of these users, sorted ones, in the order that they have."""
-    starts, ends = places(user, users), places(user, users, "right")
-    lengths = ends - starts
-    rows = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-    let_go(user)
-    return Batch({name: _taken(column, rows) for name, column in recent.columns.items()})
-
-
-def _taken(column: Column, rows: Ints) -> Column:
-    """``column`` at ``rows``, sorted ones, of which a file is read piece by piece."""
-    if isinstance(column, Strings):
-        return Strings(_pieces(column.codes, rows), column.values)
-    return _pieces(column, rows) if isinstance(column, np.ndarray) else column.take(rows)
-
-
-def _pieces(array: NDArray[Any], rows: Ints) -> NDArray[Any]:
-    found = np.empty(len(rows), array.dtype)
-    for start in range(0, len(rows), TAKEN_ROWS):
-        found[start : start + TAKEN_ROWS] = array[rows[start : start + TAKEN_ROWS]]
-        let_go(array)
-    return found
 
 
 def share_texts(recent: Batch, vocabularies: Mapping[str, Vocabulary]) -> Batch:

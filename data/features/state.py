@@ -12,28 +12,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import Batch, Column, StringLists, Strings, concatenate, take
+from data.columns import Batch, StringLists, Strings
 from data.config import Config, NumberFeature, Objective, RateFeature, Side
 from data.days import day_of, day_start
 from data.errors import LogError
 from data.features.asof import Ints
 from data.features.fitted import Scale, prior
+from data.features.groups import Pasts, groups_of
+from data.features.joined import joined, joined_order, numbered
 from data.features.layout import Block, Layout, build_layout
 from data.features.merging import fits, folder_after, merge_files, merged
-from data.features.parts import encode_parts, encode_whole
+from data.features.parts import encode_into, encode_whole
 from data.features.past import SEEN, Past, after_window, alike, past_batch, visible_at
 from data.features.rates import Entries, Totals, entries_of, take_in, together
 from data.features.recent import kept
-from data.features.recent_files import USERS, RecentFiles, rows_of_users, share_texts, stretches
+from data.features.recent_files import USERS, RecentFiles, share_texts, stretches
 from data.features.slates import feature_times, slate_times, slates
 from data.features.sorting import distinct, ranks, stable_order
 from data.features.spec import Knowledge, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
-from data.features.storage import load_array, load_batch, save_arrays, save_batch, write_blocks
+from data.features.storage import load_array, load_batch, save_arrays, save_batch
 from data.features.tables import EntityTable, Tables
 from data.features.targets import TargetStats
 from data.features.threads import in_turns
-from data.features.view import View, numbers_of
+from data.features.view import View
 from data.objectives import positive_label, targets
 from data.vocabulary import Numbering, Vocabulary
 
@@ -143,8 +145,8 @@ class FeatureState:
 
         Args:
             time: feature times [n], ms; default :func:`data.features.slates.feature_times`.
-            folder: write the features there, part by part, and map them into memory: of a large day they, and what it
-                takes to compute them all at once, are most of the memory that training takes.
+            folder: write the features there and map them into memory: of a large day they would be most of the memory
+                that training takes.
 
         Raises:
             LogError: a feature time lies before the boundary, whose past is no longer known one by one.
@@ -154,18 +156,17 @@ class FeatureState:
             raise LogError(f"{day} holds rows from before it, or the day was already taken in")
         numberings = self._numberings()
         queries = View(batch, time, self.tables, numberings)
-        cutoff, order = self.day_starts(time), stable_order(queries.user)
-        recent = rows_of_users(self.recent, self.recent_user, distinct(queries.user[order]))
-        past = self._past(recent, batch, order, numberings, int(cutoff.min(initial=self.boundary)))
-        del recent  # the past has its own
-        past.spare = folder is not None
-        video = queries.number("video_id")
+        cutoff, video = self.day_starts(time), queries.number("video_id")
+        recent, today = numbered([self.recent, past_batch(batch, self.config)], numberings)
+        past_of = partial(self._past_of, numberings=numberings, earliest=int(cutoff.min(initial=self.boundary)))
+        since = min((totals.boundary for totals in self.knowledge.totals.values()), default=self.boundary)
+        span = since, int(cutoff.max(initial=since))
+        pasts = Pasts(groups_of(queries.user, self.recent_user), recent, today, span, past_of)
         vocabularies = self.knowledge.vocabularies
 
-        rows = len(queries)
-        features = self.knowledge, queries, cutoff, past
+        features = self.knowledge, queries, cutoff, pasts
         return Encoded(
-            encode_whole(*features, order) if folder is None else write_blocks(encode_parts(*features), rows, folder),
+            encode_whole(*features) if folder is None else encode_into(folder, *features),
             targets(batch, self.config, queries.column),
             queries.user,
             video,
@@ -242,7 +243,7 @@ class FeatureState:
             past = self._past(self.recent, batch, order, day.numberings, self.boundary)
             (self.recent, self.recent_user), *entries = self._settle(past, until)
             return [[found] for found in entries]
-        recent, today = _numbered([self.recent, past_batch(batch, self.config)], day.numberings)
+        recent, today = numbered([self.recent, past_batch(batch, self.config)], day.numberings)
         self._place[RECENT] = folder_after(before, self.shelf / RECENT)
         files = RecentFiles(self._place[RECENT], self.knowledge.vocabularies, [recent, today])
         since = self.boundary - longest_window(self.config)
@@ -303,14 +304,15 @@ class FeatureState:
     def _past(self, recent: Batch, batch: Batch, order: Ints, numberings: dict[str, Numbering], earliest: int) -> Past:
         """The recent past, which is sorted by user, and behind it a batch, whose ``order`` by user is known. Sorted by user:
         the entries of a user lie together, nearly in the order of any time."""
-        recent, batch = _numbered([recent, past_batch(batch, self.config)], numberings)
-        if len(recent):
-            before = recent.strings("user_id").codes
-            users = np.concatenate([before, batch.strings("user_id").codes[order]])  # two runs, which are merged
-            order = np.append(np.arange(len(before)), len(before) + order)[np.argsort(users, kind="stable")]
+        recent, batch = numbered([recent, past_batch(batch, self.config)], numberings)
         recent, batch = alike(recent, batch)
-        columns = in_turns([partial(_joined, recent, batch, name, order) for name in batch.columns])
-        batch = Batch(dict(zip(batch.columns, columns, strict=True)))
+        order = joined_order(recent, batch, order)
+        columns = in_turns([partial(joined, recent, batch, name, order) for name in batch.columns])
+        return self._past_of(Batch(dict(zip(batch.columns, columns, strict=True))), numberings, earliest)
+
+    def _past_of(self, batch: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
+        """Entries sorted by user, of which nothing from before ``earliest`` (ms), or the boundary, is asked for, but by
+        activity."""
         view = View(batch, batch.numbers("timestamp").astype(np.int64), self.tables, numberings)
         return Past(view, self.config, min(earliest, self.boundary) - longest_window(self.config))
 
@@ -366,25 +368,6 @@ class FeatureState:
         state.recent = share_texts(load_batch(folder / "recent"), knowledge.vocabularies)
         state.recent_user, state.seen_pairs = (load_array(folder / f"{name}.npy") for name in (USERS, PAIRS))
         return state
-
-
-def _joined(first: Batch, second: Batch, name: str, order: Ints) -> Column:
-    """A column of both batches' rows, in this order. One by one: only the result is in memory beside the batches."""
-    both = concatenate(Batch({name: first[name]}), Batch({name: second[name]})) if len(first) else second
-    return take(both[name], order)
-
-
-def _numbered(batches: Sequence[Batch], numberings: Mapping[str, Numbering]) -> list[Batch]:
-    """The batches with texts that are coded by their numbers, so that joining them compares no texts."""
-    columns = [dict(batch.columns) for batch in batches]
-    for name in (name for name in columns[-1] if name in numberings):
-        found = [of[name] for of in columns if name in of]
-        codes = [numbers_of(c.flat if isinstance(c, StringLists) else c, numberings[name]) for c in found]  # type: ignore[arg-type]
-        texts = numberings[name].texts()
-        for of, column, numbers in zip([of for of in columns if name in of], found, codes, strict=True):
-            flat = Strings(numbers, texts)
-            of[name] = StringLists(column.offsets, flat) if isinstance(column, StringLists) else flat
-    return [Batch(of) for of in columns]
 
 
 def _before(batch: Batch, until: int) -> Batch:
