@@ -83,8 +83,10 @@ def share_texts(recent: Batch, vocabularies: Mapping[str, Vocabulary]) -> Batch:
 
 def side_by_side(one: Batch, its_user: Ints, other: Batch, other_user: Ints) -> tuple[Batch, Ints]:
     """The rows of both, each in the order of users of whom neither has one of the other's; and their users."""
+    if not len(its_user):
+        return other, other_user
     users = np.concatenate([its_user, other_user])
-    order = stable_order(users)
+    order = np.argsort(users, kind="stable")  # two runs, which are merged
     return join(one, other).take(order), users[order]
 
 

@@ -267,7 +267,7 @@ class FeatureState:
         user, users = self.recent_user[part.recent], day.user[part.today]
         recent = recent.between(part.recent.start, part.recent.stop)
         sleeps = asleep(recent, user, users, self.config, self.boundary - longest_window(self.config))
-        rest, its_user, awake = recent.take(sleeps), user[sleeps], recent.take(~sleeps)
+        rest, its_user, awake = recent.take(sleeps), user[sleeps], recent.take(~sleeps) if sleeps.any() else recent
         let_go(user, *arrays_of(recent))
         past = self._past_of(by_user(awake, today.take(part.today)), day.numberings, self.boundary)
         keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
