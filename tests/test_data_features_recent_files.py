@@ -125,8 +125,11 @@ def test_what_is_saved_is_linked_not_written_twice(tmp_path: Path) -> None:
         assert (tmp_path / "saved" / name).stat().st_nlink == 2, name
 
 
-def test_of_whom_nothing_can_change_everything_is_kept(log: tuple[Config, Mapping[date, Batch]]) -> None:
+def test_of_whom_nothing_can_change_everything_is_kept(
+    log: tuple[Config, Mapping[date, Batch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Users asleep: as slow as it is, what must be kept of them is decided again, and is all that there was."""
+    monkeypatch.setattr(recent_files, "STRETCH_ROWS", 1)
     config, days = log
     state, slept = fitted(config, days), 0
     for day, _ in advanced(state, days):

@@ -87,7 +87,7 @@ class Pasts:
         recent = self._recent.take(group.recent())
         let_go(*arrays_of(self._recent))
         past = self._past_of(by_user(recent, self._today.take(group.today)))
-        past.of_all = self._of_all
+        past.all = self._of_all
         return past
 
     def _of_all(self) -> Past:

@@ -66,8 +66,8 @@ class Totals:
             return counts, sums
         first, behind = self.keys.searchsorted([keys.min(), keys.max() + 1]).tolist()  # of one user: a short stretch
         place = np.minimum(first + places(self.keys[first:behind], keys), len(self.keys) - 1)
-        known = (self.keys[place] == keys)[:, None]
-        return np.where(known, self.counts[place], 0), np.where(known, self.sums[place], 0)
+        known = (self.keys.take(place) == keys)[:, None]
+        return self.counts.take(place, axis=0) * known, self.sums.take(place, axis=0) * known
 
     def of_keys(self, keys: Sequence[int]) -> tuple[Ints, Ints]:
         """Counts and sums [labels] of all these keys together."""
@@ -176,11 +176,13 @@ def rate_columns(
     distinct, place = (grouped(keys) if len(keys) > FEW else None) or (keys, None)
     counts, sums = totals.look_up(distinct)
     if one_each and place is not None and not later:  # rows of one key have the same features
-        return finish(counts, sums)[place]
+        return finish(counts, sums).take(place, axis=0)
     if place is not None:
-        counts, sums = counts[place], sums[place]
+        counts, sums = counts.take(place, axis=0), sums.take(place, axis=0)
+    moments = one_each and feature.until == "moment"
     for ledger in (Ledger.of(past, feature.keys, together, totals.boundary) for together in later):
-        ledger.add(keys, cutoff[rows], feature.labels, counts, sums)
+        end = queries.span(ledger.timeline)[1] if moments and ledger.of_users else None
+        ledger.add(keys, cutoff if one_each else cutoff[rows], feature.labels, counts, sums, end)
     if not one_each:
         counts, sums = (_by_row(values, rows, len(queries)) for values in (counts, sums))
     return finish(counts, sums)
@@ -208,13 +210,22 @@ class Finish:
 
     def __call__(self, counts: Ints, sums: Ints) -> NDArray[np.float32]:
         """Count and mean by turns [n, 2 s], from counts and sums [n, s]."""
-        mean = (sums / MICRO + self._prior * self._strength) / (counts + self._strength)
-        scaled = _logit(mean)
-        if self._number.any():
-            scaled = np.where(self._number, _signed_log(mean), scaled)
         columns = np.empty((*counts.shape, 2), np.float32)
-        columns[..., 0], columns[..., 1] = np.log10((1.0 + counts) / (1.0 + self._usual)), scaled - self._against
+        if len(counts) <= FEW:
+            self._fill(columns, counts, sums, slice(None))
+        else:  # one expression for all slots goes along short rows, which takes twice as long
+            for slot in range(counts.shape[1]):
+                self._fill(columns[:, slot], counts[:, slot], sums[:, slot], slot)
         return columns.reshape(len(counts), 2 * counts.shape[1])
+
+    def _fill(self, columns: NDArray[np.float32], counts: Ints, sums: Ints, slot: int | slice) -> None:
+        prior, strength, number = self._prior[slot], self._strength[slot], self._number[slot]
+        mean = (sums / MICRO + prior * strength) / (counts + strength)
+        scaled = _logit(mean)
+        if number.any():
+            scaled = np.where(number, _signed_log(mean), scaled)
+        columns[..., 0] = np.log10((1.0 + counts) / (1.0 + self._usual[slot]))
+        columns[..., 1] = scaled - self._against[slot]
 
 
 def _by_row(values: Ints, rows: Ints, n: int) -> Ints:

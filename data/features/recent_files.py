@@ -46,7 +46,8 @@ def stretches(user: Ints, today: Ints) -> list[Stretch]:
 
 
 def asleep(recent: Batch, user: Ints, today: Ints, config: Config, since: int) -> NDArray[np.bool_]:
-    """The recent rows [m] of users of whom nothing can change.
+    """The recent rows [m] of users of whom nothing can change; nobody's, where these are the lesser part of the rows, and to
+    look at all costs less than to part them.
 
     Args:
         user: the users [m] of the recent rows, sorted.
@@ -58,7 +59,7 @@ def asleep(recent: Batch, user: Ints, today: Ints, config: Config, since: int) -
     if len(absent):
         pending = user[absent[latest(recent.take(absent), config) >= since]]
         sleeps[absent] = ~np.isin(user[absent], pending)
-    return sleeps
+    return sleeps if 2 * int(sleeps.sum()) > len(sleeps) else np.zeros(len(user), bool)
 
 
 def latest(batch: Batch, config: Config) -> Ints:
