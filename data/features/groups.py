@@ -9,8 +9,8 @@ import numpy as np
 
 from data.columns import Batch, arrays_of
 from data.features.asof import Ints
-from data.features.joined import joined, joined_order
-from data.features.past import Past, alike, join
+from data.features.joined import by_user
+from data.features.past import Past, join
 from data.features.sorting import first_of_each, places, stable_order
 from data.features.storage import let_go
 from data.features.threads import THREADS
@@ -91,10 +91,8 @@ class Pasts:
 
     def of(self, group: Group) -> Past:
         """Of these users' entries, each user's together: the recent ones, and behind them the day's."""
-        recent, today = alike(group.recent(self._recent), self._today.take(group.today))
+        past = self._past_of(by_user(group.recent(self._recent), self._today.take(group.today)))
         let_go(*arrays_of(self._recent))
-        order = joined_order(recent, today, np.arange(len(today)))
-        past = self._past_of(Batch({name: joined(recent, today, name, order) for name in today.columns}))
         past.all = self._of_all
         return past
 

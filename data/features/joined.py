@@ -6,28 +6,24 @@ import numpy as np
 
 from data.columns import Batch, Column, StringLists, Strings, concatenate, take
 from data.features.asof import Ints
+from data.features.past import alike
 from data.features.view import numbers_of
 from data.vocabulary import Numbering
 
 
-def joined_order(recent: Batch, batch: Batch, order: Ints) -> Ints:
-    """Where the rows of both, the batch's behind the recent ones, stand [m + n] in the order of their users.
-
-    Args:
-        recent: [m] sorted by user; of each user they come first.
-        order: the order of the batch's rows by user [n].
-    """
+def by_user(recent: Batch, today: Batch) -> Batch:
+    """The rows of both, each sorted by user, in the order of their users; of each user the recent ones come first."""
+    recent, today = alike(recent, today)
     if not len(recent):
-        return order
-    before = recent.strings("user_id").codes
-    users = np.concatenate([before, batch.strings("user_id").codes[order]])  # two runs, which are merged
-    return np.append(np.arange(len(before)), len(before) + order)[np.argsort(users, kind="stable")]
+        return today
+    users = np.concatenate([batch.strings("user_id").codes for batch in (recent, today)])
+    order = np.argsort(users, kind="stable")  # two runs, which are merged
+    return Batch({name: _joined(recent, today, name, order) for name in today.columns})
 
 
-def joined(first: Batch, second: Batch, name: str, order: Ints) -> Column:
+def _joined(first: Batch, second: Batch, name: str, order: Ints) -> Column:
     """A column of both batches' rows, in this order. One by one: only the result is in memory beside the batches."""
-    both = concatenate(Batch({name: first[name]}), Batch({name: second[name]})) if len(first) else second
-    return take(both[name], order)
+    return take(concatenate(Batch({name: first[name]}), Batch({name: second[name]}))[name], order)
 
 
 def numbered(batches: Sequence[Batch], numberings: Mapping[str, Numbering]) -> list[Batch]:

@@ -123,9 +123,13 @@ def entries_of(feature: RateFeature, since: int, past: Past, until: int) -> Entr
     starts = np.flatnonzero(first_of_each(keys))
     counts, sums = np.zeros((2, len(starts), len(new)), np.int64)
     for i, (label, mask) in enumerate(new.items() if len(starts) else ()):
-        chosen = mask[rows]
-        counts[:, i] = np.add.reduceat(chosen, starts, dtype=np.int64)
-        sums[:, i] = np.add.reduceat(np.where(chosen, past.micro(label, rows), 0), starts)
+        chosen, micro = mask[rows], past.micro(label, rows)
+        if chosen.all():
+            counts[:, i] = np.diff(starts, append=len(rows))
+        else:
+            counts[:, i] = np.add.reduceat(chosen, starts, dtype=np.int64)
+            micro[~chosen] = 0
+        sums[:, i] = np.add.reduceat(micro, starts)
     return Entries(keys[starts], counts, sums)
 
 

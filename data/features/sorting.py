@@ -2,7 +2,7 @@
 
 On a day of a million rows ``numpy.unique`` (a hash table), ``lexsort`` and a search for needles in any order each took five
 to a hundred times as long. What is nearly in order is sorted by merging its runs (``kind="stable"``): a million numbers take
-1 ms, where any order takes 10 to 50.
+1 ms. In any order they are put there by digits of 16 bits, which takes 7 ms each, where comparing takes 50 to 90.
 """
 
 from typing import Any, Literal
@@ -67,18 +67,16 @@ def ranks(values: Ints) -> tuple[Ints, Ints]:
 
 def stable_order(values: NDArray[np.integer[Any]]) -> Ints:
     """What ``argsort`` gives, with equal values in the order given."""
-    n = len(values)
-    if n > FEW and _roughly_in_order(values):
+    if len(values) <= FEW or _roughly_in_order(values):
         return np.argsort(values, kind="stable")
-    low = int(values.min(initial=0))
-    span, bits = int(values.max(initial=0)) - low, n.bit_length()
-    if n <= FEW or span.bit_length() + bits > 63:
-        return np.argsort(values, kind="stable")
-    if span < 1 << 16:
-        return np.argsort((values - low).astype(np.uint16), kind="stable")  # by digits
-    packed = ((np.asarray(values, np.int64) - low) << bits) | np.arange(n)
-    packed.sort()
-    return packed & ((1 << bits) - 1)
+    low = int(values.min())
+    bits = (int(values.max()) - low).bit_length()
+    rest = (np.asarray(values, np.int64) - low).view(np.uint64)
+    order = np.argsort(rest.astype(np.uint16), kind="stable")  # digit by digit, the last first
+    for shift in range(16, bits, 16):
+        digit = (rest >> np.uint64(shift)).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
 
 
 def order_by(group: Ints, time: Ints) -> Ints:

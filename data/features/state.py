@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
@@ -12,26 +12,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import Batch, StringLists, Strings
+from data.columns import Batch, StringLists, Strings, arrays_of
 from data.config import Config, HistoryFeature, NumberFeature, Objective, RateFeature, Side
 from data.days import day_of, day_start
 from data.errors import LogError
 from data.features.asof import Ints
 from data.features.fitted import Scale, prior
 from data.features.groups import Pasts, groups_of
-from data.features.joined import joined, joined_order, numbered
+from data.features.joined import by_user, numbered
 from data.features.layout import Block, Layout, build_layout
 from data.features.merging import fits, folder_after, merge_files, merged
 from data.features.parts import encode_into, encode_whole
-from data.features.past import SEEN, Past, after_window, alike, past_batch, visible_at
+from data.features.past import SEEN, Past, after_window, past_batch, visible_at
 from data.features.rates import Entries, Totals, entries_of, take_in, together
 from data.features.recent import kept
-from data.features.recent_files import USERS, RecentFiles, share_texts, stretches
+from data.features.recent_files import (
+    USERS,
+    RecentFiles,
+    RecentRows,
+    Stretch,
+    asleep,
+    share_texts,
+    side_by_side,
+    stretches,
+)
 from data.features.slates import feature_times, slate_times, slates
 from data.features.sorting import distinct, ranks, stable_order
 from data.features.spec import Knowledge, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
-from data.features.storage import load_array, load_batch, save_arrays, save_batch
+from data.features.storage import let_go, load_array, load_batch, save_arrays, save_batch
 from data.features.tables import EntityTable, Tables
 from data.features.targets import TargetStats
 from data.features.threads import in_turns
@@ -221,12 +230,10 @@ class FeatureState:
         if early is not batch:
             self._grow(self._view(batch, feature_times(batch)))
         day = self._view(batch, feature_times(batch))  # numbers of before would give new texts the numbers of others
-        order = stable_order(day.user)
-        entries = [together(found) for found in self._advance_recent(batch, day, order, until)]
-        pairs = distinct(((day.user << 32) | day.number("video_id"))[order])
+        pairs, *entries = zip(*self._advance_recent(batch, day, until), strict=True)
         names = [feature.name for feature in self._rates]
-        tasks: list[Callable[[], Any]] = [partial(self._add_pairs, pairs)]
-        tasks += [partial(self._add, name, found, until) for name, found in zip(names, entries, strict=True)]
+        tasks: list[Callable[[], Any]] = [partial(self._add_pairs, np.concatenate(pairs))]
+        tasks += [partial(self._add, name, together(found), until) for name, found in zip(names, entries, strict=True)]
         self.seen_pairs, *totals = in_turns(tasks)
         self.knowledge = replace(self.knowledge, totals=dict(zip(names, totals, strict=True)), boundary=until)
         for vocabulary in self.knowledge.vocabularies.values():
@@ -257,42 +264,40 @@ class FeatureState:
             shutil.rmtree(before)
         return after
 
-    def _advance_recent(self, batch: Batch, day: View, order: Ints, until: int) -> Iterable[Sequence[Entries]]:
-        """Make the day's rows, whose ``order`` by user is known, a part of the recent past. Returns, of each rate, the
-        entries that began to count: those of all users, or of some at a time."""
+    def _advance_recent(self, batch: Batch, day: View, until: int) -> list[tuple[Any, ...]]:
+        """Make the day's rows a part of the recent past. Returns, of some users at a time, the pairs of user and video that
+        met, and of each rate the entries that began to count."""
         before = self._place.pop(RECENT, None)
-        if self.shelf is None or fits(len(self.recent) + len(batch)):
-            past = self._past(self.recent, batch, order, day.numberings, self.boundary)
-            (self.recent, self.recent_user), *entries = self._settle(past, until)
-            return [[found] for found in entries]
         recent, today = numbered([self.recent, past_batch(batch, self.config)], day.numberings)
-        self._place[RECENT] = folder_after(before, self.shelf / RECENT)
-        files = RecentFiles(self._place[RECENT], self.knowledge.vocabularies, [recent, today])
-        since = self.boundary - longest_window(self.config)
+        rows: RecentRows | RecentFiles = RecentRows([recent, today])
+        if self.shelf is not None and not fits(len(self.recent) + len(batch)):
+            self._place[RECENT] = folder_after(before, self.shelf / RECENT)
+            rows = RecentFiles(self._place[RECENT], self.knowledge.vocabularies, [recent, today])
+        settle = partial(self._settle, recent, today, day, until)
         found = []
-        for part in stretches(recent, self.recent_user, day.user, self.config, since):
-            rows = today.take(part.today), np.arange(len(part.today))
-            kept_rows, *entries = self._settle(self._past(part.awake, *rows, day.numberings, self.boundary), until)
-            files.append(part.asleep, part.asleep_user, *kept_rows)
-            found.append(entries)
-        recent, self.recent_user = files.close()
+        for after, user, *new in in_turns([partial(settle, part) for part in stretches(self.recent_user, day.user)]):
+            rows.append(after, user)
+            found.append(tuple(new))
+        recent, self.recent_user = rows.close()
         self.recent = past_batch(recent, self.config)
         if before is not None:
             shutil.rmtree(before)
-        return zip(*found, strict=True)
+        return found
 
-    def _settle(self, past: Past, until: int) -> Iterator[Any]:
-        """The rows of the past that must stay known one by one, with their users; and of each rate the new entries."""
-        tasks: list[Callable[[], Any]] = [partial(self._kept, past, until)]
-        for feature in self._rates:
-            since = self.knowledge.totals[feature.name].boundary
-            tasks.append(partial(entries_of, feature, since, past, max(until, since)))
-        return in_turns(tasks)
-
-    def _kept(self, past: Past, until: int) -> tuple[Batch, Ints]:
-        """The entries, sorted by user, that features may still need one by one after ``until``, and their users."""
+    def _settle(self, recent: Batch, today: Batch, day: View, until: int, part: Stretch) -> tuple[Any, ...]:
+        """Of some users the rows that must stay known one by one, their users, and what :meth:`_advance_recent` gives."""
+        user, users = self.recent_user[part.recent], day.user[part.today]
+        recent = recent.between(part.recent.start, part.recent.stop)
+        sleeps = asleep(recent, user, users, self.config, self.boundary - longest_window(self.config))
+        rest, its_user, awake = recent.take(sleeps), user[sleeps], recent.take(~sleeps) if sleeps.any() else recent
+        let_go(user, *arrays_of(recent))
+        past = self._past_of(by_user(awake, today.take(part.today)), day.numberings, self.boundary)
         keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
-        return past_batch(past.view.batch.take(keep), self.config), past.view.user[keep]
+        rows = past_batch(past.view.batch.take(keep), self.config)
+        pairs = distinct((users << 32) | day.number("video_id")[part.today])
+        boundaries = {feature: self.knowledge.totals[feature.name].boundary for feature in self._rates}
+        entries = [entries_of(feature, since, past, max(until, since)) for feature, since in boundaries.items()]
+        return *side_by_side(rest, its_user, rows, past.view.user[keep]), pairs, *entries
 
     def roll(self, later: Batch, as_of: int) -> None:
         """Move the counts of videos, authors, tags and contexts on to ``as_of`` (ms), with the rows since the boundary as
@@ -303,7 +308,8 @@ class FeatureState:
         view = self._view(later, feature_times(later))
         self._grow(view)
         view = self._view(later, feature_times(later))
-        past = self._past(self.recent, later, stable_order(view.user), view.numberings, self.boundary)
+        recent, today = numbered([self.recent, past_batch(later, self.config)], view.numberings)
+        past = self._past_of(by_user(recent, today.take(stable_order(view.user))), view.numberings, self.boundary)
         totals = dict(self.knowledge.totals)
         for feature in self.config.features:
             if isinstance(feature, RateFeature) and "user_id" not in feature.keys:
@@ -322,15 +328,6 @@ class FeatureState:
 
     def _view(self, batch: Batch, time: Ints) -> View:
         return View(batch, time, self.tables, self._numberings())
-
-    def _past(self, recent: Batch, batch: Batch, order: Ints, numberings: dict[str, Numbering], earliest: int) -> Past:
-        """The recent past, which is sorted by user, and behind it a batch, whose ``order`` by user is known. Sorted by user:
-        the entries of a user lie together, nearly in the order of any time."""
-        recent, batch = numbered([recent, past_batch(batch, self.config)], numberings)
-        recent, batch = alike(recent, batch)
-        order = joined_order(recent, batch, order)
-        columns = in_turns([partial(joined, recent, batch, name, order) for name in batch.columns])
-        return self._past_of(Batch(dict(zip(batch.columns, columns, strict=True))), numberings, earliest)
 
     def _past_of(self, batch: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
         """Entries sorted by user, of which nothing from before ``earliest`` (ms), or the boundary, is asked for, but by
