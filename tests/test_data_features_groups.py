@@ -15,7 +15,7 @@ from data.features import groups, merging, parts
 from data.features.groups import groups_of
 from data.features.slates import feature_times
 from data.features.state import Encoded, FeatureState
-from tests.small_log import small_days, small_tables
+from tests.small_log import small_config, small_days, small_tables
 from tests.test_data_features_recent_files import SETTINGS, same
 
 Ints, Floats = NDArray[np.int64], NDArray[np.float32]
@@ -121,10 +121,12 @@ def test_groups_hold_each_row_and_each_users_recent_rows_once(entries: int, monk
             assert len(group.today) + int(group.lengths[1:].sum()) - int((mine == mine[:1]).sum()) <= entries
 
 
-def test_random_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users without past, and of whom no outcome is late, with few and many rows."""
-    config = SETTINGS["files of a team"][0]
-    for seed in range(3):
-        days = small_days(seed=seed, days=3, users=[2, 12, 60][seed], late=[0.0, 0.5, 1.0][seed])
-        for one, other in both((config, days), 9, tmp_path / str(seed), monkeypatch):
-            same(one, other)
+@pytest.mark.parametrize(
+    ("users", "late", "requests"), [(2, 0.0, 60), (60, 1.0, 60), (40, 0.5, 600)], ids=["few users", "many", "many rows"]
+)
+def test_random_logs(users: int, late: float, requests: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users without past, outcomes none of which is late, or all; and days of which all users together go other ways than
+    some do (:data:`data.features.sorting.FEW`)."""
+    days = small_days(seed=users, days=3, users=users, late=late, requests=requests)
+    for one, other in both((small_config(), days), 25, tmp_path, monkeypatch):
+        same(one, other)
