@@ -71,12 +71,12 @@ class Totals:
 
     def of_keys(self, keys: Sequence[int]) -> tuple[Ints, Ints]:
         """Counts and sums [labels] of all these keys together."""
-        counts, sums = np.zeros((2, self.counts.shape[1]), np.int64)
-        for key in keys:
-            place = int(self.keys.searchsorted(key))
-            if place < len(self.keys) and self.keys[place] == key:
-                counts, sums = counts + self.counts[place], sums + self.sums[place]
-        return counts, sums
+        found = [
+            place for key in keys if (place := int(self.keys.searchsorted(key))) < len(self.keys) and self.keys[place] == key
+        ]
+        if len(found) == 1:
+            return self.counts[found[0]], self.sums[found[0]]
+        return self.counts[found].sum(axis=0), self.sums[found].sum(axis=0)
 
     @cached_property
     def per_key(self) -> NDArray[np.float64]:

@@ -85,10 +85,12 @@ class RequestEncoder:
         self._longest, self._timing = longest_window(state.config), timings(state.config)
         self._positive = positive_label(state.config)
         self._without_users = _without_users(state.knowledge)
-        self._single = SingleRow(state.knowledge, state.tables)
         self._known = {name: Numbering(vocabulary) for name, vocabulary in state.knowledge.vocabularies.items()}
         self._numbers = VideoNumbers(state.config, table, self._candidates, self._known)
         self._nobody = self._past(self._nothing, {}, 0)
+        self._single = SingleRow(state.knowledge, state.tables, state.recent, self._nobody)
+        if table is not None and "video_id" in state.recent:
+            table.remember(state.recent.strings("video_id").values)
         cross = [f.name for f in state.config.features if state.config.feature_side(f) == "cross" and f.kind == "rate"]
         self._cross_since = min((state.knowledge.totals[name].boundary for name in cross), default=0)
 
