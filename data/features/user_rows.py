@@ -1,6 +1,7 @@
 """What the users' table alone decides of a user's features, encoded once for all its rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,10 @@ class UserRows:
         chosen = [f for f in know.config.features if _of_columns(f, columns) and (f.name in ints or f.name in floats)]
         encoded = {feature.name: encode_feature(know, feature, view, time, nobody) for feature in chosen}
         self.features = frozenset(encoded)
-        self._int_at, found = _together({name: (ints[name], v) for name, (v, _) in encoded.items() if v is not None})
+        n = len(rows)
+        self._int_at, found = _together(n, [(ints[name], v) for name, (v, _) in encoded.items() if v is not None])
         self._ints = found.astype(_narrowest(found))
-        self._float_at, self._floats = _together(
-            {name: (floats[name], v) for name, (_, v) in encoded.items() if v is not None}
-        )
+        self._float_at, self._floats = _together(n, [(floats[name], v) for name, (_, v) in encoded.items() if v is not None])
 
     def put(self, row: int, ints: NDArray[np.int32], floats: NDArray[np.float32]) -> None:
         """Write those of a row of the table into a request's."""
@@ -50,15 +50,14 @@ def _of_columns(feature: Feature, columns: Mapping[str, object]) -> bool:
     return isinstance(feature, CategoryFeature | CategoriesFeature | NumberFeature) and feature.column in columns
 
 
-def _together(parts: Mapping[str, tuple[slice, NDArray[np.generic]]]) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
-    """The columns of all features [n, w], and where each stands [w]."""
-    if not parts:
-        return np.zeros(0, np.int64), np.zeros((0, 0), np.int8)
-    at = np.concatenate([np.arange(place.start, place.stop) for place, _ in parts.values()])
-    return at, np.concatenate([values.reshape(len(values), -1) for _, values in parts.values()], axis=1)
+def _together(n: int, parts: Sequence[tuple[slice, NDArray[Any]]]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Where the columns of all features stand [w], and the columns [n, w]."""
+    places = [np.arange(place.start, place.stop) for place, _ in parts]
+    columns = [values.reshape(n, -1) for _, values in parts]
+    return np.concatenate([np.zeros(0, np.int64), *places]), np.hstack([np.zeros((n, 0), np.int8), *columns])
 
 
-def _narrowest(values: NDArray[np.generic]) -> np.dtype[np.generic]:
+def _narrowest(values: NDArray[Any]) -> np.dtype[Any]:
     """The smallest type of integers that holds them all."""
     least, most = int(values.min(initial=0)), int(values.max(initial=0))
     return np.result_type(np.min_scalar_type(least), np.min_scalar_type(most))
