@@ -70,13 +70,14 @@ class Totals:
         return np.where(known, self.counts[place], 0), np.where(known, self.sums[place], 0)
 
     def of_keys(self, keys: Sequence[int]) -> tuple[Ints, Ints]:
-        """Counts and sums [labels] of all these keys together."""
-        found = [
-            place for key in keys if (place := int(self.keys.searchsorted(key))) < len(self.keys) and self.keys[place] == key
-        ]
+        """Counts and sums [labels] of all these keys together; not to be written to."""
+        places = [(int(self.keys.searchsorted(key)), key) for key in keys]
+        found = [place for place, key in places if place < len(self.keys) and self.keys[place] == key]
         if len(found) == 1:
             return self.counts[found[0]], self.sums[found[0]]
-        return self.counts[found].sum(axis=0), self.sums[found].sum(axis=0)
+        if found:
+            return self.counts[found].sum(axis=0), self.sums[found].sum(axis=0)
+        return (zeros := np.zeros(self.counts.shape[1], np.int64)), zeros
 
     @cached_property
     def per_key(self) -> NDArray[np.float64]:
