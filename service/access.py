@@ -1,6 +1,5 @@
 """The outermost layer: a request gets its id, its log line and its metrics, and a defect is answered without a traceback."""
 
-from asyncio import get_running_loop
 from os import urandom
 from time import perf_counter
 
@@ -47,8 +46,7 @@ class Access:
                 raise
             await Problem(500, "the service has a defect; its log says more").response()(scope, receive, note)
         finally:
-            # The loop writes what was sent when this step of it ends: what is counted in the next one delays no answer.
-            get_running_loop().call_soon(self._count, scope, status, perf_counter() - started)
+            self._count(scope, status, perf_counter() - started)
             reset_contextvars(**bound)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
