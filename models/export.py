@@ -18,6 +18,10 @@ from models.network import Blocks, Network
 from models.scorer import FACTS, FORMAT, input_name
 
 OPSET = 17
+LARGE_BYTES = 1 << 20
+"""From how many on a constant lies beside the compiled scorer,"""
+TABLES_SUFFIX = ".tables"
+"""in the file of its name that ends so."""
 
 
 def export_saved_model(network: Network, folder: Path) -> None:
@@ -40,7 +44,8 @@ def export_saved_model(network: Network, folder: Path) -> None:
 
 def export_scorer(network: Network, path: Path) -> None:
     """Write the compiled scorer (ONNX) that :class:`models.scorer.Scorer` runs: one request's candidates at a time. Of a
-    trunk without experts it gives no gates.
+    trunk without experts it gives no gates. Large tables lie in a file beside it, which ONNX Runtime maps into memory:
+    processes share them, and none reads them whole.
 
     Raises:
         ConfigError: no feature tells candidates apart.
@@ -55,7 +60,9 @@ def export_scorer(network: Network, path: Path) -> None:
     model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
     onnx.helper.set_model_props(model, {FACTS: json.dumps(scorer_facts(network))})
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(path))
+    apart = path.with_suffix(TABLES_SUFFIX)
+    apart.unlink(missing_ok=True)
+    onnx.save(model, str(path), save_as_external_data=True, location=apart.name, size_threshold=LARGE_BYTES)
 
 
 def scorer_facts(network: Network) -> dict[str, Any]:
