@@ -61,7 +61,7 @@ def export_scorer(network: Network, path: Path) -> None:
     onnx.helper.set_model_props(model, {FACTS: json.dumps(scorer_facts(network))})
     path.parent.mkdir(parents=True, exist_ok=True)
     apart = path.with_suffix(TABLES_SUFFIX)
-    apart.unlink(missing_ok=True)
+    apart.write_bytes(b"")  # with every file's rights: onnx would make it readable by its owner alone
     onnx.save(model, str(path), save_as_external_data=True, location=apart.name, size_threshold=LARGE_BYTES)
 
 
