@@ -63,6 +63,8 @@ def export_scorer(network: Network, path: Path) -> None:
     apart = path.with_suffix(TABLES_SUFFIX)
     apart.write_bytes(b"")  # with every file's rights: onnx would make it readable by its owner alone
     onnx.save(model, str(path), save_as_external_data=True, location=apart.name, size_threshold=LARGE_BYTES)
+    if not apart.stat().st_size:
+        apart.unlink()
 
 
 def scorer_facts(network: Network) -> dict[str, Any]:

@@ -158,6 +158,7 @@ def test_large_tables_lie_beside_the_scorer(tmp_path: Path, monkeypatch: pytest.
     trainer = trained("everything")
     request = one_request(random_blocks(trainer.network.layout, N, seed=4), np.arange(N))
     export_scorer(trainer.network, tmp_path / "within" / SCORER_FILE)
+    assert not (tmp_path / "within" / "scorer.tables").exists()
     monkeypatch.setattr("models.export.LARGE_BYTES", 64)
     scorer, tables = tmp_path / SCORER_FILE, tmp_path / "scorer.tables"
     export_scorer(trainer.network, scorer)
