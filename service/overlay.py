@@ -79,7 +79,7 @@ def bundled(wanted: Sequence[tuple[str, int]], serving: Serving) -> list[VideoRo
     """The row of the bundle's own table that held of each (video, time) [n]."""
     table, config = serving.features.state.tables.get("videos"), serving.config
     if table is None:
-        known = serving.features.index_rows([video_id for video_id, _ in wanted]).tolist()
+        known = [serving.features.index_row(video_id) for video_id, _ in wanted]
         first = len(serving.features.video_ids)
         return [VideoRow(v, 0, {}) if 0 <= row < first else None for (v, _), row in zip(wanted, known, strict=True)]
     ids, times = Strings.of(video_id for video_id, _ in wanted), np.array([time for _, time in wanted], np.int64)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from data.features.asof import Ints
 from data.features.candidates import CandidateView, VideoNumbers
 from data.features.entries import Entries
 from data.features.history import context_column, history_batch
-from data.features.id_rows import IdRows
 from data.features.layered import LayeredTable
 from data.features.layout import Block
 from data.features.past import Past, join, past_batch, timings
@@ -73,7 +73,7 @@ class RequestEncoder:
         vocabulary = state.knowledge.vocabularies["video_id"]
         table = state.tables.get("videos")
         self.video_ids = [*vocabulary.texts, *(t for t in (table.ids.texts if table else ()) if vocabulary.get(t) is None)]
-        self._rows = IdRows(self.video_ids)
+        self._row = {text: row for row, text in enumerate(self.video_ids)}
         self._live: dict[str, int] = {}
         self._candidates = [*self.video_ids, _UNKNOWN]
         self.valid_from = self._valid_from()
@@ -94,26 +94,24 @@ class RequestEncoder:
 
     def video_row(self, video_id: str) -> int:
         """Row of the catalogue to score with, -1 where unknown."""
-        return int(self.video_rows([video_id])[0])
+        row = self._live.get(video_id)
+        return self.index_row(video_id) if row is None else row
 
     def index_row(self, video_id: str) -> int:
         """Row of the catalogue by which the bundle knows a video, where it does; -1 where unknown."""
-        return int(self.index_rows([video_id])[0])
+        row = self._row.get(video_id)
+        return self._live.get(video_id, -1) if row is None else row
 
     def video_rows(self, video_ids: Sequence[str]) -> Ints:
         """:meth:`video_row` of each [n]."""
-        known = self._rows.of(video_ids)
-        if not self._live:
-            return known
-        return np.fromiter(map(self._live.get, video_ids, known.tolist()), np.int64, len(video_ids))
+        known = map(self._row.get, video_ids, repeat(-1))
+        rows = map(self._live.get, video_ids, known) if self._live else known
+        return np.fromiter(rows, np.int64, len(video_ids))
 
     def index_rows(self, video_ids: Sequence[str]) -> Ints:
         """:meth:`index_row` of each [n]."""
-        rows = self._rows.of(video_ids)
-        if self._live:
-            new = np.flatnonzero(rows < 0)
-            rows[new] = [self._live.get(video_ids[place], -1) for place in new.tolist()]
-        return rows
+        live = map(self._live.get, video_ids, repeat(-1)) if self._live else repeat(-1)
+        return np.fromiter(map(self._row.get, video_ids, live), np.int64, len(video_ids))
 
     def video_id(self, row: int) -> str:
         return self._candidates[row]
@@ -138,7 +136,7 @@ class RequestEncoder:
         first = len(self.video_ids) + 1
         other._live = {text: first + place for place, text in enumerate(later.ids.texts)}
         other._candidates = [*self.video_ids, _UNKNOWN, *later.ids.texts]
-        known = self._rows.of(later.ids.texts)
+        known = np.array([self._row.get(text, -1) for text in later.ids.texts], np.int64)
         began = np.where(known >= 0, np.append(self.valid_from, 0)[known], later.first_valid())
         other.valid_from = np.concatenate([self.valid_from[: first - 1], [0], began])
         other._latest = later.last_valid()

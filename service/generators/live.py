@@ -53,7 +53,8 @@ class QueryTopics:
 def with_live_videos(laid: Serving, table: EntityTable, first: int) -> tuple[Source, ...]:
     """The generators of ``laid`` with the videos of ``table`` that the bundle lacks, whose rows are ``first`` and on."""
     began = table.first_valid()
-    new = np.flatnonzero(laid.features.index_rows(table.ids.texts) >= first).tolist()
+    index_row = laid.features.index_row
+    new = [place for place, text in enumerate(table.ids.texts) if index_row(text) >= first]
     new.sort(key=lambda place: (-began[place], table.ids.texts[place]))
     return tuple(replace(s, generator=_taking_in(s.generator, laid, table, new, first)) for s in laid.sources)
 
