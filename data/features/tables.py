@@ -33,7 +33,7 @@ class EntityTable:
         if not np.array_equal(order, np.arange(len(order))):
             self.batch, self._entity, self.valid_from = batch.take(order), self._entity[order], self.valid_from[order]
         self._starts = np.searchsorted(self._entity, np.arange(len(self.ids) + 1))
-        self._remembered: tuple[Sequence[str], Ints] = (), always[:0]
+        self._remembered: tuple[Sequence[str], Ints] = [], always[:0]  # a list that no column has
 
     @property
     def size(self) -> int:
