@@ -98,6 +98,9 @@ def train(
     """Train day by day, each day scored before it is trained on; publish a bundle and promote it."""
     settings, home = read_config(config), Home.from_environment()
     first, last = (None if day is None else parse_day(day) for day in (since, until))
+    from data.memory import keep_freed
+
+    keep_freed()
     quiet_tensorflow()
     from training.run import train as run
 
@@ -719,6 +722,9 @@ def retrain_once(config: str, full: bool, now: int | None) -> int:
     try:
         settings, home = read_config(config), Home.from_environment()
         facts["name"] = settings.name
+        from data.memory import keep_freed
+
+        keep_freed()
         quiet_tensorflow()
         from training.lock import AlreadyRunningError
         from training.nights import EXIT_CODES

@@ -47,6 +47,7 @@ from data.features.state import FeatureState
 from data.features.static import FIRST
 from data.home import Home
 from data.log import ROWS_FILE, read_day
+from data.memory import keep_freed
 from data.partition import ROW_GROUP
 
 DAYS = 10
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--stored", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ours:
+        keep_freed()  # as training does
         print(json.dumps(ours(options.ours, options.stored)))
         return
     target = Home.from_environment().benchmarks

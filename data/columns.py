@@ -7,6 +7,7 @@ int64 array, NaN where null). Text is kept as codes into its distinct values, so
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Strings:
 
     def take(self, rows: NDArray[Any]) -> "Strings":
         """The rows at these positions (or under this mask)."""
-        return Strings(self.codes[rows], self.values)
+        return Strings(_at(self.codes, rows), self.values)
 
     def map(self, row_of: Callable[[str], int], null: int) -> NDArray[np.int32]:
         """``row_of(text)`` per row [n], ``null`` where the text is null; ``row_of`` is called once per distinct value."""
@@ -131,6 +132,7 @@ class Batch:
 
     def take(self, rows: NDArray[Any]) -> "Batch":
         """The rows at these positions (or under this mask)."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return Batch({name: take(column, rows) for name, column in self.columns.items()})
 
     def between(self, start: int, end: int) -> "Batch":
@@ -169,7 +171,12 @@ class _Taken(Mapping[str, Column]):
 
 def take(column: Column, rows: NDArray[Any]) -> Column:
     """The rows at these positions (or under this mask)."""
-    return column[rows] if isinstance(column, np.ndarray) else column.take(rows)
+    return _at(column, rows) if isinstance(column, np.ndarray) else column.take(rows)
+
+
+def _at(array: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """``array[rows]``, in two thirds of the time, and under a mask in a fifth."""
+    return array.take(np.flatnonzero(rows) if rows.dtype == bool else rows)
 
 
 def _between(column: Column, start: int, end: int) -> Column:
@@ -189,25 +196,32 @@ def arrays_of(batch: Batch) -> list[NDArray[Any]]:
     return found
 
 
-def concatenate(first: Batch, second: Batch) -> Batch:
-    """The rows of both; the columns must be the same."""
-    if not len(first):
-        return second
-    return Batch({name: _concatenate(column, second[name]) for name, column in first.columns.items()})
+def concatenate(*batches: Batch) -> Batch:
+    """The rows of all, of one at least; the columns must be the same, but of empty ones before the first row."""
+    some = next((n for n, batch in enumerate(batches) if len(batch)), len(batches) - 1)
+    first, *others = batches[some:]
+    if not others:
+        return first
+    return Batch({name: _concatenate([column, *(b[name] for b in others)]) for name, column in first.columns.items()})
 
 
-def _concatenate(first: Column, second: Column) -> Column:
-    if isinstance(first, Strings) and isinstance(second, Strings):
-        if first.values is second.values:
-            return Strings(np.concatenate([first.codes, second.codes]), first.values)
-        first, second = first.compact(), second.compact()
-        index = {value: code for code, value in enumerate(first.values)}
-        codes = second.map(lambda value: index.setdefault(value, len(index)), -1)
-        return Strings(np.concatenate([first.codes, codes]), list(index))
-    if isinstance(first, StringLists) and isinstance(second, StringLists):
-        flat = _concatenate(first.flat, second.flat)
-        assert isinstance(flat, Strings)
-        return StringLists(np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]), flat)
-    assert isinstance(first, np.ndarray)
-    assert isinstance(second, np.ndarray)
-    return np.concatenate([first, second])
+def _concatenate(columns: Sequence[Column]) -> Column:
+    first = columns[0]
+    if isinstance(first, Strings):
+        return _concatenate_strings([column for column in columns if isinstance(column, Strings)])
+    if isinstance(first, StringLists):
+        lists = [column for column in columns if isinstance(column, StringLists)]
+        before = accumulate(int(column.offsets[-1]) for column in lists)
+        offsets = [lists[0].offsets, *(column.offsets[1:] + n for column, n in zip(lists[1:], before, strict=False))]
+        return StringLists(np.concatenate(offsets), _concatenate_strings([column.flat for column in lists]))
+    return np.concatenate(columns)  # type: ignore[arg-type]  # all are numbers
+
+
+def _concatenate_strings(columns: Sequence[Strings]) -> Strings:
+    first = columns[0]
+    if all(column.values is first.values for column in columns):
+        return Strings(np.concatenate([column.codes for column in columns]), first.values)
+    few = [column.compact() for column in columns]
+    index = {value: code for code, value in enumerate(few[0].values)}
+    codes = [column.map(lambda value: index.setdefault(value, len(index)), -1) for column in few[1:]]
+    return Strings(np.concatenate([few[0].codes, *codes]), list(index))

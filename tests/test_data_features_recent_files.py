@@ -12,9 +12,9 @@ import data.features.recent_files as recent_files
 from data.columns import Batch, StringLists, Strings
 from data.config import Config
 from data.days import day_start
-from data.features.past import past_batch
+from data.features.joined import numbered
 from data.features.recent import kept
-from data.features.recent_files import RecentFiles, latest, rows_of_users, share_texts, stretches
+from data.features.recent_files import RecentFiles, RecentRows, asleep, latest, share_texts, side_by_side, stretches
 from data.features.state import Encoded, FeatureState
 from data.vocabulary import Vocabulary
 from tests.small_log import rows_of, small_config, small_days, small_tables
@@ -46,7 +46,6 @@ def log(request: pytest.FixtureRequest) -> tuple[Config, Mapping[date, Batch]]:
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "BLOCK_ROWS", request.param[0])
     monkeypatch.setattr(recent_files, "STRETCH_ROWS", request.param[1])
-    monkeypatch.setattr(recent_files, "TAKEN_ROWS", request.param[1])
     monkeypatch.setattr("data.features.rates.MANY", 2)
 
 
@@ -126,34 +125,42 @@ def test_what_is_saved_is_linked_not_written_twice(tmp_path: Path) -> None:
         assert (tmp_path / "saved" / name).stat().st_nlink == 2, name
 
 
-def test_of_whom_nothing_can_change_everything_is_kept(log: tuple[Config, Mapping[date, Batch]]) -> None:
+def test_of_whom_nothing_can_change_everything_is_kept(
+    log: tuple[Config, Mapping[date, Batch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Users asleep: as slow as it is, what must be kept of them is decided again, and is all that there was."""
+    monkeypatch.setattr(recent_files, "STRETCH_ROWS", 1)
     config, days = log
     state, slept = fitted(config, days), 0
-    nothing = past_batch(days[min(days)].take(np.zeros(0, np.int64)), config)
     for day, _ in advanced(state, days):
         until = day_start(day + timedelta(days=1), config.timezone)
         users = state._view(days[day], days[day].numbers("timestamp").astype(np.int64)).user
         since = state.boundary - 3_600_000
-        for stretch in stretches(state.recent, state.recent_user, users, config, since):
-            slept += len(stretch.asleep)
-            if len(stretch.asleep):
-                past = state._past(stretch.asleep, nothing, np.zeros(0, np.int64), state._numberings(), state.boundary)
+        for part in stretches(state.recent_user, users):
+            recent, user = state.recent.take(np.arange(len(state.recent))[part.recent]), state.recent_user[part.recent]
+            sleeps = asleep(recent, user, users[part.today], config, since)
+            slept += int(sleeps.sum())
+            if sleeps.any():
+                numbered_rows = numbered([recent.take(sleeps)], state._numberings())[0]
+                past = state._past_of(numbered_rows, state._numberings(), state.boundary)
                 assert kept(config, past, until, "click").all()
-                assert (latest(stretch.asleep, config) < since).all()
-            assert not np.isin(stretch.asleep_user, users).any()
+                assert (latest(recent.take(sleeps), config) < since).all()
+            assert not np.isin(user[sleeps], users).any()
+            assert not np.isin(user[sleeps], user[~sleeps]).any()
     assert slept or len(days) < 7
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_a_users_rows_are_found(log: tuple[Config, Mapping[date, Batch]]) -> None:
+def test_some_users_at_a_time_leave_the_state_of_all_at_once(
+    log: tuple[Config, Mapping[date, Batch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, days = log
-    state = fitted(config, days)
-    list(advanced(state, days))
-    for users in ([], [0], [1, 3], sorted(set(state.recent_user.tolist()))):
-        taken = rows_of_users(state.recent, state.recent_user, np.array(users, np.int64))
-        plain = state.recent.take(np.isin(state.recent_user, users))
-        assert repr(rows_of(taken)) == repr(rows_of(plain))
+    stretched, whole = fitted(config, days), fitted(config, days)
+    list(advanced(stretched, days))
+    monkeypatch.setattr(recent_files, "STRETCH_ROWS", 1 << 20)
+    monkeypatch.setattr("data.features.state.asleep", lambda recent, user, *_: np.zeros(len(user), bool))
+    list(advanced(whole, days))
+    same_state(stretched, whole)
 
 
 def test_lists_of_texts_go_into_files_too(tmp_path: Path) -> None:
@@ -162,23 +169,25 @@ def test_lists_of_texts_go_into_files_too(tmp_path: Path) -> None:
     lists = [["c"], [], ["a", "b"], ["b"]]
     rows = [Batch({"tags": StringLists.of(lists[:2])}), Batch({"tags": StringLists.of(lists[2:])})]
     files = RecentFiles(tmp_path / "recent", {"tags": vocabulary}, rows)
-    files.append(Batch({}), np.zeros(0, np.int64), rows[0], np.array([1, 2]))
-    files.append(rows[1].take(np.array([1])), np.array([4]), rows[1].take(np.array([0])), np.array([3]))
+    files.append(rows[0], np.array([1, 2]))
+    last, other = rows[1].take(np.array([1])), rows[1].take(np.array([0]))
+    files.append(*side_by_side(last, np.array([4]), other, np.array([3])))
     recent, users = files.close()
     assert recent.lists("tags").tolist() == lists
     assert users.tolist() == [1, 2, 3, 4]
-    assert rows_of_users(recent, users, np.array([2, 3])).lists("tags").tolist() == lists[1:3]
+    assert recent.take(np.array([1, 2])).lists("tags").tolist() == lists[1:3]
 
 
-def test_times_that_some_stretches_lack_are_null_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_files", [False, True])
+def test_times_that_some_stretches_lack_are_null_there(in_files: bool, tmp_path: Path) -> None:
     """Kept rows have no column of times that are null throughout: those of a stretch may, where others have it."""
     nobody, some = np.zeros(0, np.int64), np.array([5, 6])
     plain, own = Batch({"timestamp": some}), Batch({"timestamp": some, "like_visible_at": np.array([7.0, np.nan])})
-    files = RecentFiles(tmp_path / "recent", {}, [plain, own])
-    files.append(Batch({}), nobody, plain, np.array([0, 1]))
-    files.append(plain, np.array([2, 4]), own, np.array([3, 5]))
-    files.append(own, np.array([6, 7]), plain.take(nobody), nobody)
-    recent, users = files.close()
+    rows = RecentFiles(tmp_path / "recent", {}, [plain, own]) if in_files else RecentRows([plain, own])
+    rows.append(plain, np.array([0, 1]))
+    rows.append(*side_by_side(plain, np.array([2, 4]), own, np.array([3, 5])))
+    rows.append(*side_by_side(own, np.array([6, 7]), plain.take(nobody), nobody))
+    recent, users = rows.close()
     assert users.tolist() == [*range(8)]
     assert recent.numbers("timestamp").tolist() == [5, 6, 5, 5, 6, 6, 5, 6]
     nan = np.nan

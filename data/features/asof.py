@@ -53,4 +53,6 @@ class Timeline:
 
 def running(values: NDArray[Any]) -> Ints:
     """Sums of the first 0, 1, ... m values [m + 1], exact in int64."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+    sums = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, dtype=np.int64, out=sums[1:])
+    return sums

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data.features.asof import Timeline
+from data.features.asof import Timeline, running
 from data.features.past import Past
 from data.features.sorting import FEW, places, ranks
 
@@ -15,48 +15,51 @@ Ints = NDArray[np.int64]
 class Ledger:
     """The entries that begin to count at or after ``since`` (ms), of labels of equal timing, by a combined key.
 
-    In the order of (key, when they count); ``_totals`` [e + 1, labels] are sums of the outcomes, in millionths, of the first
-    0, 1, ... e of them.
+    In the order of (key, when they count), which ``timeline`` has; ``_totals`` [e + 1] are, of each label, sums of the
+    outcomes, in millionths, of the first 0, 1, ... e of them.
     """
 
     def __init__(self, past: Past, keys: tuple[str, ...], labels: Sequence[str], since: int) -> None:
         self._since, self._labels = since, labels
         self._distinct: Ints | None = None
-        if keys == ("user_id",) and since >= past.origin:
+        self.of_users = keys == ("user_id",) and since >= past.origin
+        if self.of_users:
             # The entries before are there too: where a user's begin is looked up.
-            rows, self._timeline = past.timeline(labels[0])
-        else:
-            when = past.counts(labels[0])
-            chosen = np.flatnonzero(past.known(labels[0]) & (when >= since))
-            rows, key = past.view.keys(keys, chosen)
-            if len(keys) > 1:  # a timeline takes no large numbers
-                self._distinct, key = ranks(key)
-            self._timeline = Timeline(key, when[rows], past.origin)
-        rows = rows[self._timeline.order]
-        self._totals = np.zeros((len(rows) + 1, len(labels)), np.int64)
-        for i, label in enumerate(labels):
-            np.cumsum(past.micro(label, rows), out=self._totals[1:, i])
+            self.timeline = past.timeline(labels[0])[1]
+            self._totals = [past.total(label) for label in labels]
+            return
+        when = past.counts(labels[0])
+        chosen = np.flatnonzero(past.known(labels[0]) & (when >= since))
+        rows, key = past.view.keys(keys, chosen)
+        if len(keys) > 1:  # a timeline takes no large numbers
+            self._distinct, key = ranks(key)
+        self.timeline = Timeline(key, when.take(rows), past.origin)
+        rows = rows.take(self.timeline.order)
+        self._totals = [running(past.micro(label, rows)) for label in labels]
 
     @classmethod
     def of(cls, past: Past, keys: tuple[str, ...], labels: Sequence[str], since: int) -> "Ledger":
-        """The one of these entries, which is made once, where there is memory for all that are asked for."""
-        if past.spare:
-            return cls(past, keys, labels, since)
+        """The one of these entries, which is made once."""
         return past.once(("ledger", keys, *labels, since), lambda: cls(past, keys, labels, since))
 
-    def add(self, keys: Ints, cutoff: Ints, labels: Sequence[str], counts: Ints, sums: Ints) -> None:
-        """Add, in place, what counts in [since, cutoff) of each key [n]; ``labels`` are those of the columns [n, labels]."""
+    def add(
+        self, keys: Ints, cutoff: Ints, labels: Sequence[str], counts: Ints, sums: Ints, end: Ints | None = None
+    ) -> None:
+        """Add, in place, what counts in [since, cutoff) of each key [n]; ``labels`` are those of the columns [n, labels].
+
+        Args:
+            end: where it is known, the position in the timeline behind the last entry before the cutoff [n].
+        """
         group = keys
         if self._distinct is not None:
             group = places(self._distinct, keys)
-            group[np.append(self._distinct, -1)[group] != keys] = len(self._distinct)
-        start = self._timeline.start(group, self._since)
-        end = np.maximum(start, self._timeline.before(group, cutoff))
-        found = self._totals.take(end, axis=0)
-        found -= self._totals.take(start, axis=0)
-        for i, label in enumerate(self._labels):
-            counts[:, labels.index(label)] += end - start
-            sums[:, labels.index(label)] += found[:, i]
+            group[np.append(self._distinct, -1).take(group) != keys] = len(self._distinct)
+        start = self.timeline.start(group, self._since)
+        end = np.maximum(start, self.timeline.before(group, cutoff) if end is None else end)
+        count = end - start
+        for label, total in zip(self._labels, self._totals, strict=True):
+            counts[:, labels.index(label)] += count
+            sums[:, labels.index(label)] += total.take(end) - total.take(start)
 
 
 def begun(labels: Sequence[str], past: Past, since: int, until: int) -> list[list[str]]:

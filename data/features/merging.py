@@ -28,7 +28,7 @@ def fits(rows: int) -> bool:
 
 def summed(keys: Ints, values: Columns) -> list[Ints]:
     """A table of keys [e] in any order and values [e, ...]: those of equal keys added up. Sorted runs cost the least."""
-    if not len(keys):
+    if (keys[1:] > keys[:-1]).all():
         return [keys, *values]
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
@@ -38,18 +38,36 @@ def summed(keys: Ints, values: Columns) -> list[Ints]:
 
 def merged(table: Columns, more: Columns) -> list[Ints]:
     """The table of both, in new arrays; values of a key in both are added up."""
-    keys, distinct = table[0], more[0]
-    result = [union(keys, distinct)]
     if len(table) == 1:
-        return result
-    place = keys.searchsorted(distinct)
-    old = np.flatnonzero(np.append(keys, -1)[place] == distinct) if len(distinct) else np.zeros(0, np.int64)
-    new = np.delete(np.arange(len(distinct)), old)
-    for before, after in zip(table[1:], more[1:], strict=True):
-        values = np.array(before)
-        values[place[old]] += after[old]
-        result.append(np.insert(values, place[new], after[new], axis=0))
+        return [union(table[0], more[0])]
+    rows = len(table[0])
+    if not rows:
+        return [np.array(column) for column in more]
+    keys = np.concatenate([table[0], more[0]])
+    order = np.argsort(keys, kind="stable")  # two runs, which are merged: old ones before their equals
+    ordered = keys[order]
+    first = first_of_each(ordered)
+    twice, source = np.flatnonzero(~first), order[first]
+    new, old = np.flatnonzero(source >= rows), twice - 1 - np.arange(len(twice))
+    result = [ordered[first]]
+    for column, later in zip(table[1:], more[1:], strict=True):
+        items = _items(column).take(source, mode="clip")
+        items[new] = _items(later)[source[new] - rows]
+        items[old] = _items(_values(items[old], column) + _values(_items(later)[order[twice] - rows], column))
+        result.append(_values(items, column))
     return result
+
+
+def _items(column: Ints) -> NDArray[Any]:
+    """Each row as one item, which numpy moves several times as fast."""
+    if column.ndim == 1:
+        return column
+    return np.ascontiguousarray(column).view(np.dtype((np.void, column.itemsize * column.shape[1])))[:, 0]
+
+
+def _values(items: NDArray[Any], like: Ints) -> Ints:
+    """The rows of :func:`_items` as such of ``like`` again."""
+    return items.view(like.dtype).reshape(-1, *like.shape[1:])
 
 
 def merge_files(table: Columns, more: Columns, names: Sequence[str], folder: Path) -> list[NDArray[Any]]:

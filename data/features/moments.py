@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.config import ActivityFeature, HistoryFeature, LabelConfig, RecentFeature
-from data.features.asof import Timeline
+from data.features.asof import Timeline, running
 from data.features.layout import PADDING
 from data.features.past import MICRO, Past, Priors, seen_at
 from data.features.rates import against_prior
+from data.features.sorting import first_of_each
 from data.features.view import View
 
 Ints = NDArray[np.int64]
@@ -72,16 +73,18 @@ def history_rows(
     rows, timeline = past.timeline(feature.label, feature.above)
     start, end = queries.span(timeline)
 
-    def last_first() -> NDArray[np.int32]:
-        return np.concatenate([value()[rows[timeline.order]][::-1], np.full(feature.length, PADDING, np.int32)])
+    def last_first() -> tuple[NDArray[np.int32], Ints]:
+        """The positives from the last one to the first, behind each user's N times PADDING; and how many users the first 0,
+        1, ... e of them, from the other end, are of."""
+        ordered = rows.take(timeline.order)
+        users = running(first_of_each(past.view.user.take(ordered)))
+        padded = np.full(len(ordered) + feature.length * (int(users[-1]) + 1), PADDING, np.int32)
+        padded[np.arange(len(ordered)) + feature.length * users[1:]] = value().take(ordered)
+        return padded[::-1], users
 
-    backwards = past.once(("history", feature.name), last_first)
+    backwards, users = past.once(("history", feature.name), last_first)
     windows = np.lib.stride_tricks.sliding_window_view(backwards, feature.length)
-    found = windows[len(rows) - end]
-    short = np.flatnonzero(end - start < feature.length)
-    inside = np.arange(feature.length) < (end - start)[short, None]
-    found[short] = np.where(inside, found[short], PADDING)
-    return found
+    return np.asarray(windows[len(windows) - 1 - end - feature.length * users.take(start)])
 
 
 def hours_ms(hours: float) -> int:

@@ -1,8 +1,10 @@
-"""A day's features part by part, two parts at once: a part's arrays are such as the processor's caches hold."""
+"""A day's features by groups of users, two groups at once: what a group takes is small beside a large day."""
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,60 +12,73 @@ from numpy.typing import NDArray
 
 from data.config import Side
 from data.features.asof import Ints
+from data.features.groups import Group, Pasts
 from data.features.layout import SIDES, Block
-from data.features.past import Past
-from data.features.sorting import stable_order
 from data.features.spec import Knowledge, encode_sides
+from data.features.storage import let_go_of_blocks, write_blocks
 from data.features.threads import in_turns
 from data.features.view import View
 
 PART_ROWS = 65_536
-"""Rows encoded at once, at most. What a part takes is small beside a large day's past."""
+"""Rows put into the log's order at once, at most, on their way into files."""
+BY_USERS = "by users"
 
 Blocks = dict[Side, Block]
 
 
-def encode_whole(know: Knowledge, queries: View, cutoff: Ints, past: Past, order: Ints) -> Blocks:
-    """The features of the rows, in memory. A part is a stretch of users: what it searches and gathers lies together.
+def encode_whole(know: Knowledge, queries: View, cutoff: Ints, pasts: Pasts) -> Blocks:
+    """The features of the rows, in memory.
 
     Args:
         cutoff: as in :func:`data.features.spec.encode_sides`.
-        order: the rows in the order of their users.
     """
     whole = _empty(know, len(queries))
-    tasks = [
-        partial(_encode, know, queries, cutoff, past, order[start:end], number, whole, 0)
-        for number, (start, end) in enumerate(_parts(queries))
-    ]
+    tasks = [partial(_encode, know, queries, cutoff, pasts, group, whole, group.today) for group in pasts.groups]
     for _ in in_turns(tasks):
         pass
     return whole
 
 
-def encode_parts(know: Knowledge, queries: View, cutoff: Ints, past: Past) -> Iterator[Blocks]:
-    """The same in parts that follow each other, one at least; few are in memory at once."""
+def encode_into(folder: Path, know: Knowledge, queries: View, cutoff: Ints, pasts: Pasts) -> Blocks:
+    """The same in files, mapped into memory, by way of others in which the rows of each group follow each other."""
+    groups = [np.sort(group.today) for group in pasts.groups]
 
-    def encode(number: int, start: int, end: int) -> Blocks:
-        order = stable_order(queries.user[start:end])
-        return _encode(know, queries, cutoff, past, start + order, number, _empty(know, len(order)), start)
+    def encode(group: Group, rows: Ints) -> Blocks:
+        return _encode(know, queries, cutoff, pasts, group, _empty(know, len(rows)), rows.searchsorted(group.today))
 
-    return in_turns([partial(encode, number, *edges) for number, edges in enumerate(_parts(queries))])
+    found = in_turns([partial(encode, *each) for each in zip(pasts.groups, groups, strict=True)])
+    if len(groups) == 1:
+        return write_blocks(found, len(queries), folder)
+    by_users = write_blocks(found, len(queries), folder / BY_USERS)
+    whole = write_blocks(_in_order(know, by_users, groups), len(queries), folder)
+    shutil.rmtree(folder / BY_USERS)
+    return whole
 
 
-def _parts(queries: View) -> list[tuple[int, int]]:
-    """Where each begins and ends: one at least, of equal sizes, since a small one does not let go of what it maps."""
-    rows, parts = len(queries), max(-(-len(queries) // PART_ROWS), 1)
-    return list(pairwise(rows * number // parts for number in range(parts + 1)))
+def _in_order(know: Knowledge, by_users: Blocks, groups: list[Ints]) -> Iterator[Blocks]:
+    """Stretches of all rows. Each group's lie behind those of the one before; ``groups`` are their places, sorted."""
+    rows = sum(map(len, groups))
+    firsts = [0, *accumulate(map(len, groups))]
+    parts = max(-(-rows // PART_ROWS), 1)
+
+    def part(start: int, end: int) -> Blocks:
+        into = _empty(know, end - start)
+        for places, first in zip(groups, firsts, strict=False):
+            here = slice(*places.searchsorted([start, end]).tolist())
+            mine = slice(first + here.start, first + here.stop)
+            for side, block in by_users.items():
+                _put(into[side], places[here] - start, Block(block.ints[mine], block.floats[mine]))
+        let_go_of_blocks(by_users)
+        return into
+
+    return in_turns([partial(part, *edges) for edges in pairwise(rows * number // parts for number in range(parts + 1))])
 
 
-def _encode(
-    know: Knowledge, queries: View, cutoff: Ints, past: Past, rows: Ints, number: int, into: Blocks, first: int
-) -> Blocks:
-    """Encode the rows of a part, in the order of their users, ``into`` blocks of which the first row is ``first``."""
-    blocks = encode_sides(know, queries.part(rows), cutoff[rows], past, SIDES, number)
+def _encode(know: Knowledge, queries: View, cutoff: Ints, pasts: Pasts, group: Group, into: Blocks, places: Ints) -> Blocks:
+    """Encode a group's rows ``into`` blocks, at these places [n]."""
+    blocks = encode_sides(know, queries.part(group.today), cutoff[group.today], pasts.of(group), SIDES)
     for side, block in blocks.items():
-        _put(into[side].ints, rows - first, block.ints)
-        _put(into[side].floats, rows - first, block.floats)
+        _put(into[side], places, block)
     return into
 
 
@@ -75,8 +90,13 @@ def _empty(know: Knowledge, rows: int) -> Blocks:
     }
 
 
-def _put(into: NDArray[Any], rows: Ints, values: NDArray[Any]) -> None:
-    """``into[rows] = values`` [n, width]: a row at a time as one item is four times as fast."""
+def _put(into: Block, rows: Ints, block: Block) -> None:
+    """``into[rows] = block`` [n, width]: a row at a time as one item is four times as fast."""
+    _put_rows(into.ints, rows, block.ints)
+    _put_rows(into.floats, rows, block.floats)
+
+
+def _put_rows(into: NDArray[Any], rows: Ints, values: NDArray[Any]) -> None:
     if values.size:
         item = np.dtype((np.void, values.shape[1] * values.itemsize))
         into.view(item)[rows, 0] = values.view(item)[:, 0]

@@ -47,13 +47,17 @@ class Past:
         self.view = view
         self.origin = origin
         self.delays, self.windows = timing or timings(config)
-        self.spare = False
-        """Whether ledgers, which are large and which few parts of a day ask for, are made anew for each."""
+        self.all: Callable[[], Past] | None = None
+        """What :meth:`of_all` returns, where these entries are of some users alone."""
         self._made: dict[object, object] = {}
         self._locks: dict[object, Lock] = {}
 
     def __len__(self) -> int:
         return len(self.view)
+
+    def of_all(self) -> "Past":
+        """The entries of all users."""
+        return self.all() if self.all else self
 
     def once(self, key: object, make: Callable[[], Made]) -> Made:
         """What ``make`` returns, made once under a key by whichever thread asks for it first."""

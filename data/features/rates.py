@@ -22,7 +22,8 @@ Ints = NDArray[np.int64]
 
 NAMES = ("keys", "counts", "sums")
 MANY = 16_384
-"""Look-ups in mapped totals that touch so much of them that it is let go of again: a part of a day, not a request."""
+"""Rows from which on they are some of a day's, not a request's: look-ups touch so much of mapped totals that it is let go
+of again, and going over labels costs little."""
 
 
 class Entries(NamedTuple):
@@ -66,8 +67,8 @@ class Totals:
             return counts, sums
         first, behind = self.keys.searchsorted([keys.min(), keys.max() + 1]).tolist()  # of one user: a short stretch
         place = np.minimum(first + places(self.keys[first:behind], keys), len(self.keys) - 1)
-        known = (self.keys[place] == keys)[:, None]
-        return np.where(known, self.counts[place], 0), np.where(known, self.sums[place], 0)
+        known = (self.keys.take(place) == keys)[:, None]
+        return self.counts.take(place, axis=0) * known, self.sums.take(place, axis=0) * known
 
     def of_keys(self, keys: Sequence[int]) -> tuple[Ints, Ints]:
         """Counts and sums [labels] of all these keys together; not to be written to."""
@@ -124,9 +125,13 @@ def entries_of(feature: RateFeature, since: int, past: Past, until: int) -> Entr
     starts = np.flatnonzero(first_of_each(keys))
     counts, sums = np.zeros((2, len(starts), len(new)), np.int64)
     for i, (label, mask) in enumerate(new.items() if len(starts) else ()):
-        chosen = mask[rows]
-        counts[:, i] = np.add.reduceat(chosen, starts, dtype=np.int64)
-        sums[:, i] = np.add.reduceat(np.where(chosen, past.micro(label, rows), 0), starts)
+        chosen, micro = mask[rows], past.micro(label, rows)
+        if chosen.all():
+            counts[:, i] = np.diff(starts, append=len(rows))
+        else:
+            counts[:, i] = np.add.reduceat(chosen, starts, dtype=np.int64)
+            micro[~chosen] = 0
+        sums[:, i] = np.add.reduceat(micro, starts)
     return Entries(keys[starts], counts, sums)
 
 
@@ -167,15 +172,19 @@ def rate_columns(
     finish = Finish([(label, feature.strength) for label in feature.labels], usual, priors, labels)
     one_each = len(rows) == len(queries) and bool((rows == np.arange(len(rows))).all())
     until = int(cutoff.max(initial=totals.boundary))
+    if until > totals.boundary and "user_id" not in feature.keys:
+        past = past.of_all()
     later = begun(feature.labels, past, totals.boundary, until) if len(past) and until > totals.boundary else []
     distinct, place = (grouped(keys) if len(keys) > FEW else None) or (keys, None)
     counts, sums = totals.look_up(distinct)
     if one_each and place is not None and not later:  # rows of one key have the same features
-        return finish(counts, sums)[place]
+        return finish(counts, sums).take(place, axis=0)
     if place is not None:
-        counts, sums = counts[place], sums[place]
+        counts, sums = counts.take(place, axis=0), sums.take(place, axis=0)
+    moments = one_each and feature.until == "moment"
     for ledger in (Ledger.of(past, feature.keys, together, totals.boundary) for together in later):
-        ledger.add(keys, cutoff[rows], feature.labels, counts, sums)
+        end = queries.span(ledger.timeline)[1] if moments and ledger.of_users else None
+        ledger.add(keys, cutoff if one_each else cutoff[rows], feature.labels, counts, sums, end)
     if not one_each:
         counts, sums = (_by_row(values, rows, len(queries)) for values in (counts, sums))
     return finish(counts, sums)
@@ -203,13 +212,22 @@ class Finish:
 
     def __call__(self, counts: Ints, sums: Ints) -> NDArray[np.float32]:
         """Count and mean by turns [n, 2 s], from counts and sums [n, s]."""
-        mean = (sums / MICRO + self._prior * self._strength) / (counts + self._strength)
-        scaled = _logit(mean)
-        if self._number.any():
-            scaled = np.where(self._number, _signed_log(mean), scaled)
         columns = np.empty((*counts.shape, 2), np.float32)
-        columns[..., 0], columns[..., 1] = np.log10((1.0 + counts) / (1.0 + self._usual)), scaled - self._against
+        if len(counts) <= MANY:
+            self._fill(columns, counts, sums, slice(None))
+        else:  # one expression for all slots goes along short rows, which takes twice as long
+            for slot in range(counts.shape[1]):
+                self._fill(columns[:, slot], counts[:, slot], sums[:, slot], slot)
         return columns.reshape(len(counts), 2 * counts.shape[1])
+
+    def _fill(self, columns: NDArray[np.float32], counts: Ints, sums: Ints, slot: int | slice) -> None:
+        prior, strength, number = self._prior[slot], self._strength[slot], self._number[slot]
+        mean = (sums / MICRO + prior * strength) / (counts + strength)
+        scaled = _logit(mean)
+        if number.any():
+            scaled = np.where(number, _signed_log(mean), scaled)
+        columns[..., 0] = np.log10((1.0 + counts) / (1.0 + self._usual[slot]))
+        columns[..., 1] = scaled - self._against[slot]
 
 
 def _by_row(values: Ints, rows: Ints, n: int) -> Ints:

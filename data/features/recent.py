@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from data.config import Config, HistoryFeature, RateFeature, RecentFeature
 from data.features.past import Past, seen_at
-from data.features.sorting import first_of_each, order_by
+from data.features.sorting import order_by
 from data.features.spec import longest_window
 
 Ints = NDArray[np.int64]
@@ -66,10 +66,10 @@ def _looking_back(config: Config, positive: str) -> set[tuple[str, float | None,
 def _last(user: Ints, time: Ints, chosen: Mask, n: int) -> Mask:
     """The last n chosen entries of each user by (time, position)."""
     rows = np.flatnonzero(chosen)
-    order = rows[order_by(user[rows], time[rows])]
-    first = np.flatnonzero(first_of_each(user[order]))
-    behind = np.append(first[1:], len(order))[: len(first)]  # of each user's entries
-    from_end = np.repeat(behind, behind - first) - np.arange(len(order))
+    rows = rows[order_by(user[rows], time[rows])]
+    ordered = user[rows]
+    last = np.ones(len(rows), bool)
+    last[:-n] = ordered[n:] != ordered[:-n]
     result = np.zeros(len(user), bool)
-    result[order[from_end <= n]] = True
+    result[rows[last]] = True
     return result

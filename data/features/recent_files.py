@@ -1,58 +1,65 @@
 """The users' recent rows where they are too many for memory: in files, in the users' order, gone over by stretches."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import Batch, Column, StringLists, Strings, arrays_of
+from data.columns import Batch, Column, StringLists, Strings, concatenate
 from data.config import Config
 from data.features.past import after_window, join, seen_at, timings, visible_at, with_times
-from data.features.sorting import distinct, places, stable_order
-from data.features.storage import ArrayFile, let_go
+from data.features.sorting import distinct, stable_order
+from data.features.storage import ArrayFile
 from data.vocabulary import Vocabulary
 
 Ints = NDArray[np.int64]
 
-STRETCH_ROWS = 1 << 18
+STRETCH_ROWS = 1 << 17
 """Recent rows, and as many of the day, looked at at once, and the rest of a user's."""
-TAKEN_ROWS = 1 << 16
-"""Rows taken from a file before its pages are let go of."""
 USERS = "recent_user"
 
 
 class Stretch(NamedTuple):
-    """Some users: recent rows of those of whom nothing can change and of the others, in the users' order, with the
-    users' numbers; and the day's rows, by their places [n]."""
+    """Some users: where their recent rows lie, and the places of the day's [n], in the users' order, each user's in the
+    log's."""
 
-    asleep: Batch
-    asleep_user: Ints
-    awake: Batch
+    recent: slice
     today: Ints
 
 
-def stretches(recent: Batch, user: Ints, today: Ints, config: Config, since: int) -> Iterator[Stretch]:
-    """The recent rows and the day's, some users at a time; each user's day rows in the log's order.
+def stretches(user: Ints, today: Ints) -> list[Stretch]:
+    """The recent rows and the day's, some users at a time.
 
     Args:
         user: the users [m] of the recent rows, sorted.
         today: the users [n] of the day's rows.
-        since: ms; a user who has no row in the day, and of whom nothing was seen or became known from then on, sleeps.
     """
     order = stable_order(today)
     ordered = today[order]
     inner = distinct(np.concatenate([each[STRETCH_ROWS::STRETCH_ROWS] for each in (user, ordered)]))  # who begin one
-    ends, days = user.searchsorted(inner).tolist(), ordered.searchsorted(inner).tolist()
-    spans = zip([0, *ends], [*ends, len(user)], [0, *days], [*days, len(order)], strict=True)
-    for start, end, first, behind in spans:
-        mine, rows = user[start:end], recent.between(start, end)
-        awake = np.isin(mine, ordered[first:behind])
-        awake |= np.isin(mine, mine[latest(rows, config) >= since]) if len(mine) else False
-        yield Stretch(rows.take(~awake), mine[~awake], rows.take(awake), order[first:behind])
-        let_go(user, *arrays_of(recent))
+    ends = [0, *user.searchsorted(inner).tolist(), len(user)]
+    days = [0, *ordered.searchsorted(inner).tolist(), len(order)]
+    return [Stretch(slice(*ends[i : i + 2]), order[days[i] : days[i + 1]]) for i in range(len(inner) + 1)]
+
+
+def asleep(recent: Batch, user: Ints, today: Ints, config: Config, since: int) -> NDArray[np.bool_]:
+    """The recent rows [m] of users of whom nothing can change; nobody's, where these are the lesser part of the rows, and to
+    look at all costs less than to part them.
+
+    Args:
+        user: the users [m] of the recent rows, sorted.
+        today: the users [n] of the day's rows of a stretch.
+        since: ms; a user who has no row in the day, and of whom nothing was seen or became known from then on, sleeps.
+    """
+    sleeps = ~np.isin(user, today)
+    absent = np.flatnonzero(sleeps)
+    if len(absent):
+        pending = user[absent[latest(recent.take(absent), config) >= since]]
+        sleeps[absent] = ~np.isin(user[absent], pending)
+    return sleeps if 2 * int(sleeps.sum()) > len(sleeps) else np.zeros(len(user), bool)
 
 
 def latest(batch: Batch, config: Config) -> Ints:
@@ -66,30 +73,6 @@ def latest(batch: Batch, config: Config) -> Ints:
     return last
 
 
-def rows_of_users(recent: Batch, user: Ints, users: Ints) -> Batch:
-    """The recent rows of these users, sorted ones, in the order that they have."""
-    starts, ends = places(user, users), places(user, users, "right")
-    lengths = ends - starts
-    rows = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-    let_go(user)
-    return Batch({name: _taken(column, rows) for name, column in recent.columns.items()})
-
-
-def _taken(column: Column, rows: Ints) -> Column:
-    """``column`` at ``rows``, sorted ones, of which a file is read piece by piece."""
-    if isinstance(column, Strings):
-        return Strings(_pieces(column.codes, rows), column.values)
-    return _pieces(column, rows) if isinstance(column, np.ndarray) else column.take(rows)
-
-
-def _pieces(array: NDArray[Any], rows: Ints) -> NDArray[Any]:
-    found = np.empty(len(rows), array.dtype)
-    for start in range(0, len(rows), TAKEN_ROWS):
-        found[start : start + TAKEN_ROWS] = array[rows[start : start + TAKEN_ROWS]]
-        let_go(array)
-    return found
-
-
 def share_texts(recent: Batch, vocabularies: Mapping[str, Vocabulary]) -> Batch:
     """The same rows; columns with all texts of a vocabulary, as these files have them, read them there."""
     columns = dict(recent.columns)
@@ -97,6 +80,36 @@ def share_texts(recent: Batch, vocabularies: Mapping[str, Vocabulary]) -> Batch:
         if isinstance(column, Strings) and name in vocabularies and column.values == vocabularies[name].texts:
             columns[name] = Strings(column.codes, vocabularies[name].texts)
     return Batch(columns)
+
+
+def side_by_side(one: Batch, its_user: Ints, other: Batch, other_user: Ints) -> tuple[Batch, Ints]:
+    """The rows of both, each in the order of users of whom neither has one of the other's; and their users."""
+    if not len(its_user):
+        return other, other_user
+    users = np.concatenate([its_user, other_user])
+    order = np.argsort(users, kind="stable")  # two runs, which are merged
+    return join(one, other).take(order), users[order]
+
+
+class RecentRows:
+    """Recent rows in memory, some users' at a time.
+
+    Args:
+        like: batches with the columns that are to come. Times that some rows lack are null there.
+    """
+
+    def __init__(self, like: list[Batch]) -> None:
+        self._names: dict[str, object] = {name: None for batch in reversed(like) for name in batch.columns}
+        self._rows: list[tuple[Batch, Ints]] = []
+
+    def append(self, rows: Batch, user: Ints) -> None:
+        """Rows in the order of users, who come behind those of before."""
+        self._rows.append((with_times(rows, self._names), user))
+
+    def close(self) -> tuple[Batch, Ints]:
+        """All rows, and their users."""
+        rows, users = zip(*self._rows, strict=True)
+        return concatenate(*rows), np.concatenate(users)
 
 
 class RecentFiles:
@@ -116,14 +129,12 @@ class RecentFiles:
         self._types = {n: np.result_type(*(b.numbers(n) for b in like if n in b)) for n in _numeric(like)}
         self._behind: dict[str, int] = {}  # of columns of lists, the texts so far
 
-    def append(self, asleep: Batch, asleep_user: Ints, kept: Batch, kept_user: Ints) -> None:
-        """A stretch's rows, both parts in the order of users, of whom neither has one of the other's."""
-        users = np.concatenate([asleep_user, kept_user])
-        order = stable_order(users)
-        rows = with_times(join(self._numbered(asleep), self._numbered(kept)), self._names).take(order)
+    def append(self, rows: Batch, user: Ints) -> None:
+        """Rows in the order of users, who come behind those of before."""
+        rows = with_times(self._numbered(rows), self._names)
         for name in self._names:
             self._column(name, rows[name])
-        self._put(USERS, users[order])
+        self._put(USERS, user)
 
     def close(self) -> tuple[Batch, Ints]:
         """All rows, and their users, mapped into memory."""

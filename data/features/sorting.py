@@ -2,7 +2,7 @@
 
 On a day of a million rows ``numpy.unique`` (a hash table), ``lexsort`` and a search for needles in any order each took five
 to a hundred times as long. What is nearly in order is sorted by merging its runs (``kind="stable"``): a million numbers take
-1 ms, where any order takes 10 to 50.
+1 ms. In any order they are put there by digits of 16 bits, which takes 7 ms each, where comparing takes 50 to 90.
 """
 
 from typing import Any, Literal
@@ -14,6 +14,8 @@ Ints = NDArray[np.int64]
 
 FEW = 256
 """Up to so many, all is in the caches anyway, and a detour would only cost."""
+LARGER = 8
+"""So many times as many numbers as there are needles are merged with them."""
 
 
 def distinct(values: Ints) -> Ints:
@@ -65,16 +67,16 @@ def ranks(values: Ints) -> tuple[Ints, Ints]:
 
 def stable_order(values: NDArray[np.integer[Any]]) -> Ints:
     """What ``argsort`` gives, with equal values in the order given."""
-    n = len(values)
-    low = int(values.min(initial=0))
-    span, bits = int(values.max(initial=0)) - low, n.bit_length()
-    if n <= FEW or span.bit_length() + bits > 63:
+    if len(values) <= FEW or _roughly_in_order(values):
         return np.argsort(values, kind="stable")
-    if span < 1 << 16:
-        return np.argsort((values - low).astype(np.uint16), kind="stable")  # by digits
-    packed = ((np.asarray(values, np.int64) - low) << bits) | np.arange(n)
-    packed.sort()
-    return packed & ((1 << bits) - 1)
+    low = int(values.min())
+    bits = (int(values.max()) - low).bit_length()
+    rest = (np.asarray(values, np.int64) - low).view(np.uint64)
+    order = np.argsort(rest.astype(np.uint16), kind="stable")  # digit by digit, the last first
+    for shift in range(16, bits, 16):
+        digit = (rest >> np.uint64(shift)).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
 
 
 def order_by(group: Ints, time: Ints) -> Ints:
@@ -91,12 +93,28 @@ def order_by(group: Ints, time: Ints) -> Ints:
 
 def places(ordered: Ints, values: NDArray[Any], side: Literal["left", "right"] = "left") -> Ints:
     """What ``ordered.searchsorted(values, side)`` gives. Needles in order find one after the other close by."""
-    if len(values) <= FEW or _roughly_in_order(values):
+    if len(values) <= FEW:
         return ordered.searchsorted(values, side)
-    order = np.argsort(values)
+    if in_order(values):
+        return _merged(ordered, values) if side == "left" else ordered.searchsorted(values, side)
+    order = np.argsort(values, kind="stable" if _roughly_in_order(values) else None)
     found = np.empty(len(values), np.int64)
-    found[order] = ordered.searchsorted(values[order], side)
+    found[order] = places(ordered, values.take(order), side)
     return found
+
+
+def _merged(ordered: Ints, values: Ints) -> Ints:
+    """Where sorted values [n] stand among others [m]. To merge both costs half as much as n searches, where m is not much
+    larger: a search's branches are guessed wrong."""
+    n, largest = len(values), 1 << 61
+    if len(ordered) > LARGER * n or not len(ordered) or values[-1] >= largest or ordered[-1] >= largest:
+        return ordered.searchsorted(values)
+    both = np.concatenate([values, ordered])
+    both <<= 1
+    both[n:] |= 1  # behind the values that are equal
+    both.sort(kind="stable")
+    both &= 1
+    return np.flatnonzero(both == 0) - np.arange(n)
 
 
 def _roughly_in_order(values: NDArray[Any]) -> bool:

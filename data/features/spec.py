@@ -57,14 +57,11 @@ class Knowledge:
     boundary: int
 
 
-def encode_sides(
-    know: Knowledge, queries: View, cutoff: Ints, past: Past, sides: Iterable[Side], first: int = 0
-) -> dict[Side, Block]:
+def encode_sides(know: Knowledge, queries: View, cutoff: Ints, past: Past, sides: Iterable[Side]) -> dict[Side, Block]:
     """Blocks of the given sides for the queries' rows.
 
     Args:
         cutoff: [n] ms; features ``until = "day"`` take in what counts before it, all others before ``queries.time``.
-        first: which feature to begin with, so that threads prepare different parts of the past.
     """
     n, sides = len(queries), tuple(sides)
     blocks = {
@@ -77,9 +74,7 @@ def encode_sides(
     features = {feature.name: feature for feature in know.config.features}
     ints = {(side, field.feature): field for side in sides for field in know.layout.sides[side].ints}
     floats = {(side, field.feature): field for side in sides for field in know.layout.sides[side].floats}
-    places = [*{**ints, **floats}] if n else []
-    begin = first % max(len(places), 1)
-    for side, name in (*places[begin:], *places[:begin]):
+    for side, name in {**ints, **floats} if n else ():
         rows, numbers = encode_feature(know, features[name], queries, cutoff, past)
         if rows is not None:
             of = ints[side, name]

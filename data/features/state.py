@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
@@ -12,28 +12,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import Batch, Column, StringLists, Strings, concatenate, take
-from data.config import Config, NumberFeature, Objective, RateFeature, Side
+from data.columns import Batch, StringLists, Strings, arrays_of
+from data.config import Config, HistoryFeature, NumberFeature, Objective, RateFeature, Side
 from data.days import day_of, day_start
 from data.errors import LogError
 from data.features.asof import Ints
 from data.features.fitted import Scale, prior
+from data.features.groups import Pasts, groups_of
+from data.features.joined import by_user, numbered
 from data.features.layout import Block, Layout, build_layout
 from data.features.merging import fits, folder_after, merge_files, merged
-from data.features.parts import encode_parts, encode_whole
-from data.features.past import SEEN, Past, after_window, alike, past_batch, visible_at
+from data.features.parts import encode_into, encode_whole
+from data.features.past import SEEN, Past, after_window, past_batch, visible_at
 from data.features.rates import Entries, Totals, entries_of, take_in, together
 from data.features.recent import kept
-from data.features.recent_files import USERS, RecentFiles, rows_of_users, share_texts, stretches
+from data.features.recent_files import (
+    USERS,
+    RecentFiles,
+    RecentRows,
+    Stretch,
+    asleep,
+    share_texts,
+    side_by_side,
+    stretches,
+)
 from data.features.slates import feature_times, slate_times, slates
 from data.features.sorting import distinct, ranks, stable_order
 from data.features.spec import Knowledge, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
-from data.features.storage import load_array, load_batch, save_arrays, save_batch, write_blocks
+from data.features.storage import let_go, load_array, load_batch, save_arrays, save_batch
 from data.features.tables import EntityTable, Tables
 from data.features.targets import TargetStats
 from data.features.threads import in_turns
-from data.features.view import View, numbers_of
+from data.features.view import View
 from data.objectives import positive_label, targets
 from data.vocabulary import Numbering, Vocabulary
 
@@ -143,8 +154,8 @@ class FeatureState:
 
         Args:
             time: feature times [n], ms; default :func:`data.features.slates.feature_times`.
-            folder: write the features there, part by part, and map them into memory: of a large day they, and what it
-                takes to compute them all at once, are most of the memory that training takes.
+            folder: write the features there and map them into memory: of a large day they would be most of the memory
+                that training takes.
 
         Raises:
             LogError: a feature time lies before the boundary, whose past is no longer known one by one.
@@ -154,18 +165,18 @@ class FeatureState:
             raise LogError(f"{day} holds rows from before it, or the day was already taken in")
         numberings = self._numberings()
         queries = View(batch, time, self.tables, numberings)
-        cutoff, order = self.day_starts(time), stable_order(queries.user)
-        recent = rows_of_users(self.recent, self.recent_user, distinct(queries.user[order]))
-        past = self._past(recent, batch, order, numberings, int(cutoff.min(initial=self.boundary)))
-        del recent  # the past has its own
-        past.spare = folder is not None
-        video = queries.number("video_id")
+        cutoff, video = self.day_starts(time), queries.number("video_id")
+        recent, today = numbered([self.recent, past_batch(batch, self.config)], numberings)
+        self._look_up(batch, today)
+        past_of = partial(self._past_of, numberings=numberings, earliest=int(cutoff.min(initial=self.boundary)))
+        since = min((totals.boundary for totals in self.knowledge.totals.values()), default=self.boundary)
+        span = since, int(cutoff.max(initial=since))
+        pasts = Pasts(groups_of(queries.user, self.recent_user), recent, today, span, past_of)
         vocabularies = self.knowledge.vocabularies
 
-        rows = len(queries)
-        features = self.knowledge, queries, cutoff, past
+        features = self.knowledge, queries, cutoff, pasts
         return Encoded(
-            encode_whole(*features, order) if folder is None else write_blocks(encode_parts(*features), rows, folder),
+            encode_whole(*features) if folder is None else encode_into(folder, *features),
             targets(batch, self.config, queries.column),
             queries.user,
             video,
@@ -174,6 +185,25 @@ class FeatureState:
             queries.user >= vocabularies["user_id"].admitted,
             video >= vocabularies["video_id"].admitted,
         )
+
+    def _look_up(self, batch: Batch, past: Batch) -> None:
+        """Have vocabularies and tables look up all texts of a day, as rows and as part of the past, that encoding asks for:
+        no group's are looked up alone."""
+        know = self.knowledge
+        histories = [feature for feature in self.config.features if isinstance(feature, HistoryFeature)]
+        of_past = {feature.of for feature in histories} | {key for feature in self._rates for key in feature.keys}
+        asked = [(know.vocabularies[n], batch, name) for n, of in vocabulary_sources(self.config).items() for name in of]
+        asked += [(know.vocabularies[feature.table or feature.of], past, feature.of) for feature in histories]
+        for table in self.tables.values():
+            asked.append((table.ids, batch, table.key))
+            if not of_past.isdisjoint(table.batch.columns):
+                asked.append((table.ids, past, table.key))
+        for vocabulary, rows, name in asked:
+            if name in rows:
+                column = rows[name]
+                texts = column.flat if isinstance(column, StringLists) else column
+                assert isinstance(texts, Strings)
+                vocabulary.known(texts.values)
 
     def slate_blocks(
         self, batch: Batch, day: date, encoded: Encoded, folder: Path | None = None
@@ -200,16 +230,16 @@ class FeatureState:
         if early is not batch:
             self._grow(self._view(batch, feature_times(batch)))
         day = self._view(batch, feature_times(batch))  # numbers of before would give new texts the numbers of others
-        order = stable_order(day.user)
-        entries = [together(found) for found in self._advance_recent(batch, day, order, until)]
-        pairs = distinct(((day.user << 32) | day.number("video_id"))[order])
+        pairs, *entries = zip(*self._advance_recent(batch, day, until), strict=True)
         names = [feature.name for feature in self._rates]
-        tasks: list[Callable[[], Any]] = [partial(self._add_pairs, pairs)]
-        tasks += [partial(self._add, name, found, until) for name, found in zip(names, entries, strict=True)]
+        tasks: list[Callable[[], Any]] = [partial(self._add_pairs, np.concatenate(pairs))]
+        tasks += [partial(self._add, name, together(found), until) for name, found in zip(names, entries, strict=True)]
         self.seen_pairs, *totals = in_turns(tasks)
         self.knowledge = replace(self.knowledge, totals=dict(zip(names, totals, strict=True)), boundary=until)
         for vocabulary in self.knowledge.vocabularies.values():
             vocabulary.forget()
+        for table in self.tables.values():
+            table.forget()
 
     @property
     def _rates(self) -> list[RateFeature]:
@@ -234,42 +264,40 @@ class FeatureState:
             shutil.rmtree(before)
         return after
 
-    def _advance_recent(self, batch: Batch, day: View, order: Ints, until: int) -> Iterable[Sequence[Entries]]:
-        """Make the day's rows, whose ``order`` by user is known, a part of the recent past. Returns, of each rate, the
-        entries that began to count: those of all users, or of some at a time."""
+    def _advance_recent(self, batch: Batch, day: View, until: int) -> list[tuple[Any, ...]]:
+        """Make the day's rows a part of the recent past. Returns, of some users at a time, the pairs of user and video that
+        met, and of each rate the entries that began to count."""
         before = self._place.pop(RECENT, None)
-        if self.shelf is None or fits(len(self.recent) + len(batch)):
-            past = self._past(self.recent, batch, order, day.numberings, self.boundary)
-            (self.recent, self.recent_user), *entries = self._settle(past, until)
-            return [[found] for found in entries]
-        recent, today = _numbered([self.recent, past_batch(batch, self.config)], day.numberings)
-        self._place[RECENT] = folder_after(before, self.shelf / RECENT)
-        files = RecentFiles(self._place[RECENT], self.knowledge.vocabularies, [recent, today])
-        since = self.boundary - longest_window(self.config)
+        recent, today = numbered([self.recent, past_batch(batch, self.config)], day.numberings)
+        rows: RecentRows | RecentFiles = RecentRows([recent, today])
+        if self.shelf is not None and not fits(len(self.recent) + len(batch)):
+            self._place[RECENT] = folder_after(before, self.shelf / RECENT)
+            rows = RecentFiles(self._place[RECENT], self.knowledge.vocabularies, [recent, today])
+        settle = partial(self._settle, recent, today, day, until)
         found = []
-        for part in stretches(recent, self.recent_user, day.user, self.config, since):
-            rows = today.take(part.today), np.arange(len(part.today))
-            kept_rows, *entries = self._settle(self._past(part.awake, *rows, day.numberings, self.boundary), until)
-            files.append(part.asleep, part.asleep_user, *kept_rows)
-            found.append(entries)
-        recent, self.recent_user = files.close()
+        for after, user, *new in in_turns([partial(settle, part) for part in stretches(self.recent_user, day.user)]):
+            rows.append(after, user)
+            found.append(tuple(new))
+        recent, self.recent_user = rows.close()
         self.recent = past_batch(recent, self.config)
         if before is not None:
             shutil.rmtree(before)
-        return zip(*found, strict=True)
+        return found
 
-    def _settle(self, past: Past, until: int) -> Iterator[Any]:
-        """The rows of the past that must stay known one by one, with their users; and of each rate the new entries."""
-        tasks: list[Callable[[], Any]] = [partial(self._kept, past, until)]
-        for feature in self._rates:
-            since = self.knowledge.totals[feature.name].boundary
-            tasks.append(partial(entries_of, feature, since, past, max(until, since)))
-        return in_turns(tasks)
-
-    def _kept(self, past: Past, until: int) -> tuple[Batch, Ints]:
-        """The entries, sorted by user, that features may still need one by one after ``until``, and their users."""
+    def _settle(self, recent: Batch, today: Batch, day: View, until: int, part: Stretch) -> tuple[Any, ...]:
+        """Of some users the rows that must stay known one by one, their users, and what :meth:`_advance_recent` gives."""
+        user, users = self.recent_user[part.recent], day.user[part.today]
+        recent = recent.between(part.recent.start, part.recent.stop)
+        sleeps = asleep(recent, user, users, self.config, self.boundary - longest_window(self.config))
+        rest, its_user, awake = recent.take(sleeps), user[sleeps], recent.take(~sleeps) if sleeps.any() else recent
+        let_go(user, *arrays_of(recent))
+        past = self._past_of(by_user(awake, today.take(part.today)), day.numberings, self.boundary)
         keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
-        return past_batch(past.view.batch.take(keep), self.config), past.view.user[keep]
+        rows = past_batch(past.view.batch.take(keep), self.config)
+        pairs = distinct((users << 32) | day.number("video_id")[part.today])
+        boundaries = {feature: self.knowledge.totals[feature.name].boundary for feature in self._rates}
+        entries = [entries_of(feature, since, past, max(until, since)) for feature, since in boundaries.items()]
+        return *side_by_side(rest, its_user, rows, past.view.user[keep]), pairs, *entries
 
     def roll(self, later: Batch, as_of: int) -> None:
         """Move the counts of videos, authors, tags and contexts on to ``as_of`` (ms), with the rows since the boundary as
@@ -280,7 +308,8 @@ class FeatureState:
         view = self._view(later, feature_times(later))
         self._grow(view)
         view = self._view(later, feature_times(later))
-        past = self._past(self.recent, later, stable_order(view.user), view.numberings, self.boundary)
+        recent, today = numbered([self.recent, past_batch(later, self.config)], view.numberings)
+        past = self._past_of(by_user(recent, today.take(stable_order(view.user))), view.numberings, self.boundary)
         totals = dict(self.knowledge.totals)
         for feature in self.config.features:
             if isinstance(feature, RateFeature) and "user_id" not in feature.keys:
@@ -300,17 +329,9 @@ class FeatureState:
     def _view(self, batch: Batch, time: Ints) -> View:
         return View(batch, time, self.tables, self._numberings())
 
-    def _past(self, recent: Batch, batch: Batch, order: Ints, numberings: dict[str, Numbering], earliest: int) -> Past:
-        """The recent past, which is sorted by user, and behind it a batch, whose ``order`` by user is known. Sorted by user:
-        the entries of a user lie together, nearly in the order of any time."""
-        recent, batch = _numbered([recent, past_batch(batch, self.config)], numberings)
-        if len(recent):
-            before = recent.strings("user_id").codes
-            users = np.concatenate([before, batch.strings("user_id").codes[order]])  # two runs, which are merged
-            order = np.append(np.arange(len(before)), len(before) + order)[np.argsort(users, kind="stable")]
-        recent, batch = alike(recent, batch)
-        columns = in_turns([partial(_joined, recent, batch, name, order) for name in batch.columns])
-        batch = Batch(dict(zip(batch.columns, columns, strict=True)))
+    def _past_of(self, batch: Batch, numberings: dict[str, Numbering], earliest: int) -> Past:
+        """Entries sorted by user, of which nothing from before ``earliest`` (ms), or the boundary, is asked for, but by
+        activity."""
         view = View(batch, batch.numbers("timestamp").astype(np.int64), self.tables, numberings)
         return Past(view, self.config, min(earliest, self.boundary) - longest_window(self.config))
 
@@ -366,25 +387,6 @@ class FeatureState:
         state.recent = share_texts(load_batch(folder / "recent"), knowledge.vocabularies)
         state.recent_user, state.seen_pairs = (load_array(folder / f"{name}.npy") for name in (USERS, PAIRS))
         return state
-
-
-def _joined(first: Batch, second: Batch, name: str, order: Ints) -> Column:
-    """A column of both batches' rows, in this order. One by one: only the result is in memory beside the batches."""
-    both = concatenate(Batch({name: first[name]}), Batch({name: second[name]})) if len(first) else second
-    return take(both[name], order)
-
-
-def _numbered(batches: Sequence[Batch], numberings: Mapping[str, Numbering]) -> list[Batch]:
-    """The batches with texts that are coded by their numbers, so that joining them compares no texts."""
-    columns = [dict(batch.columns) for batch in batches]
-    for name in (name for name in columns[-1] if name in numberings):
-        found = [of[name] for of in columns if name in of]
-        codes = [numbers_of(c.flat if isinstance(c, StringLists) else c, numberings[name]) for c in found]  # type: ignore[arg-type]
-        texts = numberings[name].texts()
-        for of, column, numbers in zip([of for of in columns if name in of], found, codes, strict=True):
-            flat = Strings(numbers, texts)
-            of[name] = StringLists(column.offsets, flat) if isinstance(column, StringLists) else flat
-    return [Batch(of) for of in columns]
 
 
 def _before(batch: Batch, until: int) -> Batch:
