@@ -213,7 +213,7 @@ class FeatureState:
         pairs, *entries = zip(*self._advance_recent(batch, day, until), strict=True)
         names = [feature.name for feature in self._rates]
         tasks: list[Callable[[], Any]] = [partial(self._add_pairs, np.concatenate(pairs))]
-        tasks += [partial(self._add, name, together(found), until) for name, found in zip(names, entries, strict=True)]
+        tasks += [partial(self._add, name, found, until) for name, found in zip(names, entries, strict=True)]
         self.seen_pairs, *totals = in_turns(tasks)
         self.knowledge = replace(self.knowledge, totals=dict(zip(names, totals, strict=True)), boundary=until)
         for vocabulary in self.knowledge.vocabularies.values():
@@ -223,10 +223,10 @@ class FeatureState:
     def _rates(self) -> list[RateFeature]:
         return [feature for feature in self.config.features if isinstance(feature, RateFeature)]
 
-    def _add(self, name: str, entries: Entries, until: int) -> Totals:
+    def _add(self, name: str, entries: Sequence[Entries], until: int) -> Totals:
         """Totals with these entries taken in; those that are further on keep their boundary."""
         before = self.knowledge.totals[name]
-        after = before.add(entries, max(until, before.boundary), self.shelf and self.shelf / "totals" / name)
+        after = before.add(together(entries), max(until, before.boundary), self.shelf and self.shelf / "totals" / name)
         if before.place is not None and after.place != before.place:
             shutil.rmtree(before.place)
         return after
