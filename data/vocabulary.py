@@ -9,13 +9,17 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from data.columns import Strings
+
 Numbers = NDArray[np.int32]
 
 FEW = 256
 """So few texts are looked up as often as they are asked for."""
 
+ASKED = 8
+"""Of so many longer sequences of texts, those asked for last, the numbers are kept at hand."""
+
 _NULL = np.array([-1], np.int32)
-_NOTHING: tuple[Sequence[str], Numbers, int] = ((), _NULL, 0)
 
 
 class Vocabulary:
@@ -28,7 +32,7 @@ class Vocabulary:
     def __init__(self, texts: Iterable[str] = (), admitted: int = 0) -> None:
         self.texts = list(texts)
         self.admitted = admitted
-        self._asked = _NOTHING
+        self._asked: dict[int, tuple[Sequence[str], Numbers, int]] = {}
         self._number = {text: number for number, text in enumerate(self.texts)}
         self.get: Callable[[str], int | None] = self._number.get  # the number of a text, None where it was never added
 
@@ -46,23 +50,33 @@ class Vocabulary:
         """The number of each text, -1 where it was never added, and behind them the -1 of a null [n + 1]."""
         if texts is self.texts:
             return np.append(np.arange(len(texts), dtype=np.int32), _NULL)
-        asked, found, size = self._asked
-        if texts is not asked:
-            found = self._look_up(texts)
-        elif size < len(self.texts):
+        _, found, size = self._asked.get(id(texts), (texts, _NULL, len(self.texts)))
+        if size < len(self.texts):
             found = found.copy()
             new = np.flatnonzero(found[:-1] < 0)
             found[new] = self._look_up([texts[place] for place in new.tolist()])[:-1]
+        if len(found) <= len(texts):  # they were not asked for, or there are more since
+            found = np.append(found[:-1], self._look_up(texts[len(found) - 1 :]))
         if len(texts) > FEW:
-            self._asked = texts, found, len(self.texts)
+            self._asked[id(texts)] = texts, found, len(self.texts)  # the texts too: none gets their place in memory
+            for oldest in list(self._asked)[:-ASKED]:
+                self._asked.pop(oldest, None)
         return found
+
+    def number(self, column: Strings) -> Numbers:
+        """The number of each row's text [n], -1 where it is null or was never added. Texts that were asked for are not
+        looked up again."""
+        if column.values is self.texts:
+            return column.codes
+        few = column if id(column.values) in self._asked else column.compact()
+        return self.known(few.values)[few.codes]
 
     def _look_up(self, texts: Sequence[str]) -> Numbers:
         return np.fromiter(chain(map(self._number.get, texts, repeat(-1)), _NULL), np.int32, len(texts) + 1)
 
     def forget(self) -> None:
         """Let go of the texts that were asked for last: a day's are asked for several times, and then no more."""
-        self._asked = _NOTHING
+        self._asked.clear()
 
     def admit(self) -> None:
         """Give every text added so far its own row."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data.config import Side
 from data.config_training import TrainingConfig
 from data.features.layout import SIDES, Block
+from data.features.storage import let_go_of_blocks
 from data.readers.ahead import ahead
 from models.average import Average
 from models.balancing import build_balancing
@@ -130,6 +131,7 @@ class Trainer:
                 gates += sums[0].numpy()
                 entropy += sums[1].numpy()
                 live = units.numpy() | live if live.size else units.numpy()
+                let_go_of_blocks(blocks)
         if not n:
             return Predicted(found[0], np.full(gates.shape, np.nan), np.full(count, np.nan), live)
         return Predicted(np.concatenate(found), gates / n, entropy / n, live)

@@ -15,7 +15,7 @@ from data.features import groups, merging, parts
 from data.features.groups import groups_of
 from data.features.slates import feature_times
 from data.features.state import Encoded, FeatureState
-from tests.small_log import small_days, small_tables
+from tests.small_log import small_config, small_days, small_tables
 from tests.test_data_features_recent_files import SETTINGS, same
 
 Ints, Floats = NDArray[np.int64], NDArray[np.float32]
@@ -104,11 +104,12 @@ def test_what_others_did_counts_for_rows_after_midnight(monkeypatch: pytest.Monk
 def test_groups_hold_each_row_and_each_users_recent_rows_once(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "GROUP_ENTRIES", entries)
     random = np.random.default_rng(0)
-    for rows, recents in [(0, 0), (0, 9), (1, 0), (200, 0), (200, 300)]:
-        user, recent = random.integers(0, 30, rows), np.sort(random.integers(0, 40, recents))
+    for count, recents in [(0, 0), (0, 9), (1, 0), (200, 0), (200, 300)]:
+        user, recent = random.integers(0, 30, count), np.sort(random.integers(0, 40, recents))
         found = groups_of(user, recent)
-        assert np.array_equal(np.sort(np.concatenate([group.today for group in found])), np.arange(rows))
-        asked = np.concatenate([group.recent() for group in found])
+        assert np.array_equal(np.sort(np.concatenate([group.today for group in found])), np.arange(count))
+        rows = Batch({"place": np.arange(recents)})
+        asked = np.concatenate([group.recent(rows).numbers("place") for group in found])
         assert np.array_equal(asked, np.flatnonzero(np.isin(recent, user)))
         last = -1
         for group in found:
@@ -116,14 +117,16 @@ def test_groups_hold_each_row_and_each_users_recent_rows_once(entries: int, monk
             assert np.array_equal(np.lexsort((group.today, mine)), np.arange(len(mine)))
             assert not len(mine) or mine[0] > last
             last = int(mine[-1]) if len(mine) else last
-            assert set(recent[group.recent()]) <= set(mine)
+            assert set(recent[group.recent(rows).numbers("place")]) <= set(mine)
             assert len(group.today) + int(group.lengths[1:].sum()) - int((mine == mine[:1]).sum()) <= entries
 
 
-def test_random_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users without past, and of whom no outcome is late, with few and many rows."""
-    config = SETTINGS["files of a team"][0]
-    for seed in range(3):
-        days = small_days(seed=seed, days=3, users=[2, 12, 60][seed], late=[0.0, 0.5, 1.0][seed])
-        for one, other in both((config, days), 9, tmp_path / str(seed), monkeypatch):
-            same(one, other)
+@pytest.mark.parametrize(
+    ("users", "late", "requests"), [(2, 0.0, 60), (60, 1.0, 60), (40, 0.5, 600)], ids=["few users", "many", "many rows"]
+)
+def test_random_logs(users: int, late: float, requests: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users without past, outcomes none of which is late, or all; and days of which all users together go other ways than
+    some do (:data:`data.features.sorting.FEW`)."""
+    days = small_days(seed=users, days=3, users=users, late=late, requests=requests)
+    for one, other in both((small_config(), days), 25, tmp_path, monkeypatch):
+        same(one, other)

@@ -2,9 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pytest
+
 from data.columns import Strings
 from data.features.view import numbers_of
-from data.vocabulary import FEW, Numbering, Vocabulary
+from data.vocabulary import ASKED, FEW, Numbering, Vocabulary
 
 MANY = [f"t{i}" for i in range(2 * FEW)]
 
@@ -26,6 +29,36 @@ def test_a_list_asked_for_again_is_answered_with_what_was_added_since() -> None:
     assert first[10] == -1  # an answer given is not changed
     vocabulary.forget()
     assert vocabulary.known(texts).tolist() == again.tolist()
+
+
+def test_of_many_lists_those_asked_for_last_are_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary, lists = Vocabulary(MANY), [[*MANY, f"of {i}"] for i in range(ASKED + 1)]
+    expected = [*range(len(MANY)), -1, -1]
+    assert all(vocabulary.known(texts).tolist() == expected for texts in lists)
+    monkeypatch.setattr(vocabulary, "_look_up", lambda texts: pytest.fail("looked up again"))
+    assert all(vocabulary.known(texts).tolist() == expected for texts in lists[1:])
+    with pytest.raises(pytest.fail.Exception):
+        vocabulary.known(lists[0])
+
+
+def test_a_list_that_has_grown_is_answered_whole() -> None:
+    """As that of another vocabulary, from day to day."""
+    vocabulary, texts = Vocabulary(MANY), MANY[:-5]
+    vocabulary.known(texts)
+    texts += ["new", *MANY[-5:]]
+    vocabulary.add(["new"])
+    assert vocabulary.known(texts).tolist() == [*map(vocabulary.get, texts), -1]
+
+
+def test_numbers_of_a_column_are_those_of_its_texts() -> None:
+    vocabulary, rows = Vocabulary(MANY), np.array([3, -1, 0, 3], np.int32)
+    many = [*reversed(MANY), "other"]
+    asked = [Strings(rows, vocabulary.texts), Strings(rows, ["a", *MANY[:2], "b"]), Strings(rows, many)]
+    expected = [[None if text is None else vocabulary.get(text) for text in column.tolist()] for column in asked]
+    for _ in range(2):  # of the last one, without its whole list at hand, and with it
+        for column, numbers in zip(asked, expected, strict=True):
+            assert vocabulary.number(column).tolist() == [-1 if number is None else number for number in numbers]
+        vocabulary.known(many)
 
 
 def test_a_numbering_goes_on_behind_its_vocabulary_and_leaves_it_alone() -> None:

@@ -70,6 +70,7 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
                 if len(batch) <= AHEAD_ROWS:
                     coming.append(aside.submit(_prepare, learner, home, plan, later, ready))
             losses = learner.train(day, encoded, progress.day(day, len(encoded) * config.training.passes))
+            encoded = mapped_anew(encoded, ready / str(day))
             learner.wait_for(day, batch, encoded, still_open)
             learner.follow(batch, encoded)
             done.append(day)

@@ -13,9 +13,11 @@ from data.features.joined import by_user
 from data.features.past import Past, join
 from data.features.sorting import first_of_each, places, stable_order
 from data.features.storage import let_go
+from data.features.threads import THREADS
 
 GROUP_ENTRIES = 1 << 17
-"""Rows of the day and recent ones of the same users, looked at at once, and the rest of a user's."""
+"""Rows of the day and recent ones of the same users, looked at at once, at most, and the rest of a user's. A quarter of it
+is not worth a second thread."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,14 @@ class Group:
     starts: Ints
     lengths: Ints
 
-    def recent(self) -> Ints:
-        """The places of their recent rows [m], in the users' order."""
+    def recent(self, rows: Batch) -> Batch:
+        """Their recent rows among all, in the users' order."""
+        total = int(self.lengths.sum())
+        first, behind = (int(self.starts[0]), int(self.starts[-1] + self.lengths[-1])) if total else (0, 0)
+        if behind - first == total:  # nobody between them was away
+            return rows.between(first, behind)
         before = np.cumsum(self.lengths) - self.lengths
-        return np.repeat(self.starts - before, self.lengths) + np.arange(self.lengths.sum())
+        return rows.take(np.repeat(self.starts - before, self.lengths) + np.arange(total))
 
 
 def groups_of(user: Ints, recent_user: Ints) -> list[Group]:
@@ -49,7 +55,8 @@ def groups_of(user: Ints, recent_user: Ints) -> list[Group]:
     let_go(recent_user)
     entries = np.cumsum(lengths) + behind
     total = int(entries[-1]) if len(entries) else 0
-    parts = max(-(-total // GROUP_ENTRIES), 1)
+    threads = THREADS if total > GROUP_ENTRIES // 4 else 1
+    parts = threads * max(-(-total // (threads * GROUP_ENTRIES)), 1)
     cuts = np.unique(entries.searchsorted(total * np.arange(1, parts) // parts))
     edges = [0, *cuts.tolist(), len(users)]
     rows = np.append(first, len(order))[edges]
@@ -84,9 +91,8 @@ class Pasts:
 
     def of(self, group: Group) -> Past:
         """Of these users' entries, each user's together: the recent ones, and behind them the day's."""
-        recent = self._recent.take(group.recent())
+        past = self._past_of(by_user(group.recent(self._recent), self._today.take(group.today)))
         let_go(*arrays_of(self._recent))
-        past = self._past_of(by_user(recent, self._today.take(group.today)))
         past.all = self._of_all
         return past
 

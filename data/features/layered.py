@@ -24,6 +24,10 @@ class LayeredTable(EntityTable):
     def size(self) -> int:
         return self._split + len(self._above.batch)
 
+    def forget(self) -> None:
+        self._below.forget()
+        self._above.forget()
+
     def entities(self, ids: Strings) -> Ints:
         """Where the ids stand in both tables [n, 2]."""
         return np.stack([self._below.entities(ids), self._above.entities(ids)], axis=1)

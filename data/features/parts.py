@@ -15,7 +15,7 @@ from data.features.asof import Ints
 from data.features.groups import Group, Pasts
 from data.features.layout import SIDES, Block
 from data.features.spec import Knowledge, encode_sides
-from data.features.storage import let_go, write_blocks
+from data.features.storage import let_go_of_blocks, write_blocks
 from data.features.threads import in_turns
 from data.features.view import View
 
@@ -68,7 +68,7 @@ def _in_order(know: Knowledge, by_users: Blocks, groups: list[Ints]) -> Iterator
             mine = slice(first + here.start, first + here.stop)
             for side, block in by_users.items():
                 _put(into[side], places[here] - start, Block(block.ints[mine], block.floats[mine]))
-        let_go(*(array for block in by_users.values() for array in (block.ints, block.floats)))
+        let_go_of_blocks(by_users)
         return into
 
     return in_turns([partial(part, *edges) for edges in pairwise(rows * number // parts for number in range(parts + 1))])

@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 
 FEW = 256
 """Up to so many, all is in the caches anyway, and a detour would only cost."""
-LARGER = 4
+LARGER = 8
 """So many times as many numbers as there are needles are merged with them."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.columns import Batch, StringLists, Strings, arrays_of
-from data.config import Config, NumberFeature, Objective, RateFeature, Side
+from data.config import Config, HistoryFeature, NumberFeature, Objective, RateFeature, Side
 from data.days import day_of, day_start
 from data.errors import LogError
 from data.features.asof import Ints
@@ -167,6 +167,7 @@ class FeatureState:
         queries = View(batch, time, self.tables, numberings)
         cutoff, video = self.day_starts(time), queries.number("video_id")
         recent, today = numbered([self.recent, past_batch(batch, self.config)], numberings)
+        self._look_up(batch, today)
         past_of = partial(self._past_of, numberings=numberings, earliest=int(cutoff.min(initial=self.boundary)))
         since = min((totals.boundary for totals in self.knowledge.totals.values()), default=self.boundary)
         span = since, int(cutoff.max(initial=since))
@@ -184,6 +185,25 @@ class FeatureState:
             queries.user >= vocabularies["user_id"].admitted,
             video >= vocabularies["video_id"].admitted,
         )
+
+    def _look_up(self, batch: Batch, past: Batch) -> None:
+        """Have vocabularies and tables look up all texts of a day, as rows and as part of the past, that encoding asks for:
+        no group's are looked up alone."""
+        know = self.knowledge
+        histories = [feature for feature in self.config.features if isinstance(feature, HistoryFeature)]
+        of_past = {feature.of for feature in histories} | {key for feature in self._rates for key in feature.keys}
+        asked = [(know.vocabularies[n], batch, name) for n, of in vocabulary_sources(self.config).items() for name in of]
+        asked += [(know.vocabularies[feature.table or feature.of], past, feature.of) for feature in histories]
+        for table in self.tables.values():
+            asked.append((table.ids, batch, table.key))
+            if not of_past.isdisjoint(table.batch.columns):
+                asked.append((table.ids, past, table.key))
+        for vocabulary, rows, name in asked:
+            if name in rows:
+                column = rows[name]
+                texts = column.flat if isinstance(column, StringLists) else column
+                assert isinstance(texts, Strings)
+                vocabulary.known(texts.values)
 
     def slate_blocks(
         self, batch: Batch, day: date, encoded: Encoded, folder: Path | None = None
@@ -218,6 +238,8 @@ class FeatureState:
         self.knowledge = replace(self.knowledge, totals=dict(zip(names, totals, strict=True)), boundary=until)
         for vocabulary in self.knowledge.vocabularies.values():
             vocabulary.forget()
+        for table in self.tables.values():
+            table.forget()
 
     @property
     def _rates(self) -> list[RateFeature]:

@@ -35,11 +35,18 @@ def row_of(vocabulary: Vocabulary) -> Callable[[str], int]:
 
 def category_rows(column: Strings, vocabulary: Vocabulary) -> Rows:
     """Embedding rows [n]."""
-    few = column.compact()
-    number = vocabulary.known(few.values)
-    rows = np.where((number >= 0) & (number < vocabulary.admitted), FIRST + number, UNSEEN).astype(np.int32)
+    if len(column.values) > 2 * len(column):
+        rows = _rows(vocabulary.number(column), vocabulary)
+        rows[column.codes < 0] = NULL
+        return rows
+    rows = _rows(vocabulary.known(column.values), vocabulary)
     rows[-1] = NULL
-    return rows[few.codes]
+    return rows.take(column.codes)
+
+
+def _rows(number: Rows, vocabulary: Vocabulary) -> Rows:
+    """The embedding rows of numbers [n], UNSEEN where they are -1."""
+    return np.where((number >= 0) & (number < vocabulary.admitted), FIRST + number, UNSEEN).astype(np.int32)
 
 
 def categories_rows(feature: CategoriesFeature, column: StringLists, vocabulary: Vocabulary) -> Rows:

@@ -45,15 +45,20 @@ class EntityTable:
 
     def entities(self, ids: Strings) -> Ints:
         """Where the ids stand [n], for :meth:`rows_of`; -1 where unknown."""
-        few = ids.compact()
-        return self.ids.known(few.values)[few.codes].astype(np.int64)
+        return self.ids.number(ids).astype(np.int64)
 
     def rows_of(self, entity: Ints, time: Ints) -> Ints:
         """:meth:`rows_at` of ids that were looked up before."""
-        first = self._starts[np.maximum(entity, 0)]
+        if not self.size:
+            return np.full(len(entity), -1)
+        known = np.maximum(entity, 0)
+        first = self._starts.take(known)
         if not self.dated:
             return np.where(entity >= 0, first, -1)
-        row = self._last_before(entity, time)
+        row = np.where(self.valid_from.take(first) < time, first, -1)
+        several = np.flatnonzero(self._starts.take(known + 1) - first > 1)
+        if len(several):
+            row[several] = self._last_before(entity[several], time[several])
         return np.where((entity >= 0) & (row >= first), row, -1)
 
     def _last_before(self, entity: Ints, time: Ints) -> Ints:
@@ -67,6 +72,10 @@ class EntityTable:
         """The distinct times, and the rows' (entity, rank of valid_from) as one number each, in order."""
         times = np.unique(self.valid_from)
         return times, self._entity * (len(times) + 1) + np.searchsorted(times, self.valid_from)
+
+    def forget(self) -> None:
+        """Let go of the ids that were asked for last."""
+        self.ids.forget()
 
     def first_valid(self) -> Ints:
         """The time of each id's first row."""
