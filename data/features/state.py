@@ -26,21 +26,13 @@ from data.features.parts import encode_into, encode_whole
 from data.features.past import SEEN, Past, after_window, past_batch, visible_at
 from data.features.rates import Entries, Totals, entries_of, take_in, together
 from data.features.recent import kept
-from data.features.recent_files import (
-    USERS,
-    RecentFiles,
-    RecentRows,
-    Stretch,
-    asleep,
-    share_texts,
-    side_by_side,
-    stretches,
-)
+from data.features.recent_files import USERS, RecentFiles, share_texts
 from data.features.slates import feature_times, slate_times, slates
 from data.features.sorting import distinct, ranks, stable_order
 from data.features.spec import Knowledge, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
 from data.features.storage import let_go, load_array, load_batch, save_arrays, save_batch
+from data.features.stretches import RecentRows, Stretch, asleep, side_by_side, stretches
 from data.features.tables import EntityTable, Tables
 from data.features.targets import TargetStats
 from data.features.threads import in_turns
