@@ -50,17 +50,22 @@ class Vocabulary:
         """The number of each text, -1 where it was never added, and behind them the -1 of a null [n + 1]."""
         if texts is self.texts:
             return np.append(np.arange(len(texts), dtype=np.int32), _NULL)
-        _, found, size = self._asked.get(id(texts), (texts, _NULL, len(self.texts)))
-        if size < len(self.texts):
-            found = found.copy()
-            new = np.flatnonzero(found[:-1] < 0)
-            found[new] = self._look_up([texts[place] for place in new.tolist()])[:-1]
-        if len(found) <= len(texts):  # they were not asked for, or there are more since
-            found = np.append(found[:-1], self._look_up(texts[len(found) - 1 :]))
+        asked = self._asked.get(id(texts))
+        found = self._look_up(texts) if asked is None else self._up_to_date(*asked)
         if len(texts) > FEW:
             self._asked[id(texts)] = texts, found, len(self.texts)  # the texts too: none gets their place in memory
             for oldest in list(self._asked)[:-ASKED]:
                 self._asked.pop(oldest, None)
+        return found
+
+    def _up_to_date(self, texts: Sequence[str], found: Numbers, size: int) -> Numbers:
+        """The numbers of texts, as they were ``found`` when the vocabulary had ``size``; more may have come to either."""
+        if size < len(self.texts):
+            found = found.copy()
+            new = np.flatnonzero(found[:-1] < 0)
+            found[new] = self._look_up([texts[place] for place in new.tolist()])[:-1]
+        if len(found) <= len(texts):
+            found = np.append(found[:-1], self._look_up(texts[len(found) - 1 :]))
         return found
 
     def number(self, column: Strings) -> Numbers:

@@ -22,7 +22,8 @@ Ints = NDArray[np.int64]
 
 NAMES = ("keys", "counts", "sums")
 MANY = 16_384
-"""Look-ups in mapped totals that touch so much of them that it is let go of again: a part of a day, not a request."""
+"""Rows from which on they are some of a day's, not a request's: look-ups touch so much of mapped totals that it is let go
+of again, and going over labels costs little."""
 
 
 class Entries(NamedTuple):
@@ -211,7 +212,7 @@ class Finish:
     def __call__(self, counts: Ints, sums: Ints) -> NDArray[np.float32]:
         """Count and mean by turns [n, 2 s], from counts and sums [n, s]."""
         columns = np.empty((*counts.shape, 2), np.float32)
-        if len(counts) <= FEW:
+        if len(counts) <= MANY:
             self._fill(columns, counts, sums, slice(None))
         else:  # one expression for all slots goes along short rows, which takes twice as long
             for slot in range(counts.shape[1]):
