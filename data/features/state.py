@@ -282,8 +282,8 @@ class FeatureState:
         recent = recent.between(part.recent.start, part.recent.stop)
         sleeps = asleep(recent, user, users, self.config, self.boundary - longest_window(self.config))
         rest, its_user, awake = recent.take(sleeps), user[sleeps], recent.take(~sleeps) if sleeps.any() else recent
-        let_go(user, *arrays_of(recent))
         past = self._past_of(by_user(awake, today.take(part.today)), day.numberings, self.boundary)
+        let_go(user, *arrays_of(recent))
         keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
         rows = past_batch(past.view.batch.take(keep), self.config)
         pairs = distinct((users << 32) | day.number("video_id")[part.today])
