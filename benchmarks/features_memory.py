@@ -38,7 +38,7 @@ from data.features.state import PAIRS, FeatureState
 from data.features.storage import ArrayFile, save_arrays, save_batch
 from data.home import Home
 from data.log import list_days, read_day
-from data.memory import give_back
+from data.memory import give_back, keep_freed
 
 RECENT, MET = 45, 186
 USERS_AT_ONCE = 5_000
@@ -51,6 +51,7 @@ def main() -> None:
     base = Home.from_environment().benchmarks
     home, place = Home(base / "training_memory" / "home"), base / "features_memory"
     if options.state:
+        keep_freed()  # as training does
         a_day(home, options.state)
         return
     shutil.rmtree(place, ignore_errors=True)
@@ -107,7 +108,7 @@ def age_recent(state: FeatureState, folder: Path) -> None:
         user = np.repeat(some, RECENT)
         rows = state.recent.take(np.sort(random.integers(0, len(state.recent), len(user))))
         whose = Strings(user.astype(np.int32), vocabularies["user_id"].texts)
-        files.append(Batch({}), user[:0], Batch({**rows.columns, "user_id": whose}), user)
+        files.append(Batch({**rows.columns, "user_id": whose}), user)
     batch, user = files.close()
     shutil.rmtree(folder / "recent")
     save_batch(batch, folder / "recent", files.folder)

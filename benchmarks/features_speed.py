@@ -14,7 +14,8 @@ rolling and merge_asof). Two rows of each size:
 - ``stored log``: both read the same day partitions of the log contract (Parquet, ids as texts) first, ours a day at a time;
   pandas makes integers of the texts by one ``factorize`` a column.
 
-All values are compared. Each run has a fresh process; the memory is its peak, with the day's rows. Prints a table and writes
+All values are compared. Each run has a fresh process; the memory is its peak, with the day's rows. Both use freed memory
+again (``data.memory.keep_freed``, as training does; pandas gains a seventh by it). Prints a table and writes
 ``$WATCHNEXT_HOME/benchmarks/features_speed.json``.
 """
 
@@ -47,7 +48,7 @@ from data.features.state import FeatureState
 from data.features.static import FIRST
 from data.home import Home
 from data.log import ROWS_FILE, read_day
-from data.memory import keep_freed
+from data.memory import KEPT, keep_freed
 from data.partition import ROW_GROUP
 
 DAYS = 10
@@ -57,6 +58,8 @@ SIZES = (500_000, 1_000_000, 2_000_000)
 TARGET = 5.0
 SOURCES = ("in memory", "stored log")
 COMPARED = 65_536
+KEEP_FREED = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(KEPT), "MALLOC_TRIM_THRESHOLD_": str(KEPT)}
+"""What ``keep_freed`` asks of the C library, for another interpreter."""
 
 
 def configuration() -> Config:
@@ -210,7 +213,7 @@ def measure(rows: int, folder: Path) -> list[dict[str, Any]]:
         stored = source == "stored log"
         logs = [str(Home(folder).logs("features"))] if stored else []
         command = [str(python_of("pandas")), str(Path(__file__).with_name("features_pandas.py")), str(folder), *logs]
-        subprocess.run(command, check=True, env=environment())
+        subprocess.run(command, check=True, env=environment() | KEEP_FREED)
         theirs = json.loads((folder / "pandas" / "answer.json").read_text())
         command = [sys.executable, __file__, "--ours", str(folder), *(["--stored"] if stored else [])]
         mine = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)

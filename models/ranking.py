@@ -116,9 +116,11 @@ def combine(predictions: Predictions, ranking: Ranking) -> Combined:
         if not ranking.weights.all():
             contributions = np.where(ranking.weights == 0, 0.0, contributions)
         keys = contributions.sum(axis=1)
-    finite = np.isfinite(predictions).all(axis=1) & np.isfinite(keys)
-    sound = bool(finite.all())
-    keys = keys if sound else np.where(finite, keys, -np.inf)
+    finite = np.isfinite(predictions)
+    sound = bool(finite.all()) and bool(np.isfinite(keys).all())
+    if not sound:
+        finite = finite.all(axis=1) & np.isfinite(keys)
+        keys = np.where(finite, keys, -np.inf)
     scores = np.exp(np.minimum(keys, LARGEST_EXPONENT)) if ranking.combine == "weighted_product" else keys
     return Combined(keys, scores if sound else np.where(finite, scores, np.nan), contributions)
 

@@ -20,7 +20,7 @@ from service.direct import Direct
 from service.forward import Forward
 from service.loading import Loader, load_champion, load_version, read_blocked, warm
 from service.memory import settle
-from service.observability import Metrics, configure_logs
+from service.observability import UNTRACED, Metrics, configure_logs
 from service.operations import Operations
 from service.place import Place
 from service.runtime import OpenFeedback, Runtime, State
@@ -78,6 +78,7 @@ def create_app(
         docs_url=None,  # those pages fetch their scripts from someone else's server
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=UNTRACED,
     )
     problems.install(app)
     app.add_middleware(Direct, routes=ranking_api.router.routes)  # added first: the innermost

@@ -13,6 +13,7 @@ from service import problems, ranking_api
 from service.direct import Direct
 from service.frames import Frame, as_bytes, as_text
 from service.guard import RANKING
+from service.observability import UNTRACED
 from service.problems import Problem
 from service.runtime import Runtime
 
@@ -59,7 +60,7 @@ class Inside:
 
     def __init__(self, routers: Sequence[APIRouter], runtime: Runtime) -> None:
         self._runtime = runtime
-        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=UNTRACED)
         problems.install(app)
         app.add_middleware(Direct, routes=ranking_api.router.routes)
         app.add_middleware(_Defects)

@@ -58,8 +58,8 @@ class Lane:
             if self._started < min(self.taken, self._threads):
                 self._started += 1
                 Thread(target=self._work, name=f"rank_{self._started}", daemon=True).start()
-        self._jobs.put(job)
         timer = loop.call_later(seconds, job.expire)
+        self._jobs.put(job)  # last: the thread that wakes wants the interpreter's lock
         try:
             return await job.answer
         finally:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import structlog
@@ -22,9 +22,14 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig  # the supervisor has no use for the framework
+
 SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 CORRELATIONS = (-0.5, 0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+UNTRACED: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": False}
+"""The framework's own telemetry, which would look for OpenTelemetry at every request; this service's is here."""
 COUNTS = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 

@@ -195,9 +195,9 @@ def note(slate: Slate, person: Person, found: int, serving: Serving, metrics: Me
     """Count what happened."""
     n, counts = len(slate.candidates.video_ids), metrics.of_route(slate.query.route)
     counts.candidates.observe(n)
-    counts.filtered.inc(found - n)
-    counts.empty_slates.inc(len(slate.shown) == 0)
     for count, more in (
+        (counts.filtered, found - n),
+        (counts.empty_slates, not len(slate.shown)),
         (metrics.unknown_users, not person.features.known_user),
         (metrics.unknown_videos, np.count_nonzero(slate.candidates.rows < 0)),
         (metrics.not_finite, slate.combined.sunk),

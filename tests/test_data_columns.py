@@ -33,6 +33,17 @@ def test_rows_taken_lazily_are_the_same() -> None:
     assert listed(BATCH.lazily(slice(1, 3))) == listed(BATCH.between(1, 3))
 
 
+def test_any_number_of_batches_are_one_behind_the_other() -> None:
+    parts = [BATCH.take(np.array(rows, np.int64)) for rows in ([2, 0], [], [3], [1, 1])]
+    whole = BATCH.take(np.array([2, 0, 3, 1, 1]))
+    again = BATCH.take(np.array([2, 0, 3, 1, 1]))
+    again = Batch({**again.columns, "user_id": Strings.of(again.strings("user_id").tolist())})  # texts of its own
+    assert listed(concatenate(*parts)) == listed(whole)
+    assert listed(concatenate(Batch({}), *parts)) == listed(whole)
+    assert listed(concatenate(parts[1], parts[1])) == listed(parts[1])
+    assert listed(concatenate(*parts, again)) == listed(BATCH.take(np.array([2, 0, 3, 1, 1] * 2)))
+
+
 def test_texts_with_the_same_values_are_joined_by_their_codes() -> None:
     values = ["a", "b", "c"]
     first, second = (Batch({"u": Strings(np.array(codes, np.int32), values)}) for codes in ([2, -1], [0]))

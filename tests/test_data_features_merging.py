@@ -80,6 +80,24 @@ def test_entries_together_are_those_of_all_rows(days: Any) -> None:
     assert [column.tolist() for column in parts] == [column.tolist() for column in whole]
 
 
+@pytest.mark.parametrize("block", [1, 50, 700, 1 << 20])
+def test_large_tables_are_merged_as_numpy_adds_them(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns of one and of several numbers a key; keys before, between and behind those of before; and keys alone."""
+    monkeypatch.setattr(merging, "BLOCK_ROWS", block)
+    random = np.random.default_rng(block)
+    sides = [np.unique(random.integers(low, 5000, n)) << 20 for low, n in ((100, 2000), (0, 500))]
+    tables = [[keys, random.integers(0, 99, len(keys)), random.integers(-9, 9, (len(keys), 3))] for keys in sides]
+    keys, place = np.unique(np.concatenate(sides), return_inverse=True)
+    wanted: list[Any] = [keys]
+    for column in (1, 2):
+        values = np.concatenate([table[column] for table in tables])
+        wanted.append(np.zeros((len(keys), *values.shape[1:]), np.int64))
+        np.add.at(wanted[-1], place, values)
+    for found, expected in zip(merged(*tables), wanted, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(merged(sides[:1], sides[1:])[0], keys)
+
+
 def test_a_table_is_merged_by_hand(tmp_path: Path) -> None:
     table = [np.array([2, 5, 9]), np.array([10, 20, 30])]
     more = summed(np.array([9, 1, 5, 9]), [np.array([1, 2, 3, 4])])

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import data.features.merging as merging
-import data.features.recent_files as recent_files
 from data.columns import Batch, StringLists, Strings
 from data.config import Config
 from data.days import day_start
 from data.features.joined import numbered
 from data.features.recent import kept
-from data.features.recent_files import RecentFiles, RecentRows, asleep, latest, share_texts, side_by_side, stretches
+from data.features.recent_files import RecentFiles, share_texts
 from data.features.state import Encoded, FeatureState
+from data.features.stretches import RecentRows, asleep, latest, side_by_side, stretches
 from data.vocabulary import Vocabulary
 from tests.small_log import rows_of, small_config, small_days, small_tables
 from tests.test_data_features_windows import CONFIG as SERVED_CONFIG
@@ -45,7 +45,7 @@ def log(request: pytest.FixtureRequest) -> tuple[Config, Mapping[date, Batch]]:
 @pytest.fixture(params=[(1, 1), (7, 20), (1000, 1000)], ids=["one by one", "some", "all"])
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "BLOCK_ROWS", request.param[0])
-    monkeypatch.setattr(recent_files, "STRETCH_ROWS", request.param[1])
+    monkeypatch.setattr("data.features.stretches.STRETCH_ROWS", request.param[1])
     monkeypatch.setattr("data.features.rates.MANY", 2)
 
 
@@ -129,7 +129,7 @@ def test_of_whom_nothing_can_change_everything_is_kept(
     log: tuple[Config, Mapping[date, Batch]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Users asleep: as slow as it is, what must be kept of them is decided again, and is all that there was."""
-    monkeypatch.setattr(recent_files, "STRETCH_ROWS", 1)
+    monkeypatch.setattr("data.features.stretches.STRETCH_ROWS", 1)
     config, days = log
     state, slept = fitted(config, days), 0
     for day, _ in advanced(state, days):
@@ -157,7 +157,7 @@ def test_some_users_at_a_time_leave_the_state_of_all_at_once(
     config, days = log
     stretched, whole = fitted(config, days), fitted(config, days)
     list(advanced(stretched, days))
-    monkeypatch.setattr(recent_files, "STRETCH_ROWS", 1 << 20)
+    monkeypatch.setattr("data.features.stretches.STRETCH_ROWS", 1 << 20)
     monkeypatch.setattr("data.features.state.asleep", lambda recent, user, *_: np.zeros(len(user), bool))
     list(advanced(whole, days))
     same_state(stretched, whole)

@@ -94,6 +94,57 @@ def state_with_moods(config: Config) -> Any:
     return state_before(config, days, TABLES, date.max)
 
 
+OF_USERS = {
+    "rows": {"kind": "category", "name": "city", "column": "city", "dim": 2},
+    "lists": {"kind": "categories", "name": "likes", "column": "likes", "dim": 2, "max_values": 2},
+    "buckets": {"kind": "number", "name": "ages", "column": "age", "scaling": "buckets", "buckets": 3, "dim": 2},
+    "numbers": {"kind": "number", "name": "age", "column": "age", "scaling": "log"},
+}
+
+
+@pytest.mark.parametrize("dated", [False, True])
+@pytest.mark.parametrize("kinds", [[kind] for kind in OF_USERS] + [list(OF_USERS), []])
+def test_what_the_users_table_alone_decides(kinds: list[str], dated: bool) -> None:
+    """Of users in the table and not, and where it is dated before and after their rows begin."""
+    columns = {"city": {"type": "category"}, "age": {"type": "number"}, "likes": {"type": "categories"}}
+    users = {"files": ["u"], "key": "user_id", "columns": columns} | ({"valid_from": "valid_from"} if dated else {})
+    always = [{"kind": "category", "name": "user", "column": "user_id", "dim": 4}, small_history()]
+    config = small_config(users=users, features=[*always, *(OF_USERS[kind] for kind in kinds)])
+    encoder = RequestEncoder(state_before(config, DAYS, {**TABLES, "users": users_table(dated)}, date(2024, 3, 3)))
+    blocks = set()
+    for user in ("u0", "u3", "u5", "u11", "nobody"):
+        for time in (encoder.state.boundary + 3_600_000, encoder.state.boundary + 30 * 3_600_000):
+            found = encoder.request(user, {"tab": "1"}, time)
+            expected = general(encoder, found, time)
+            np.testing.assert_array_equal(found.user.ints, expected["user"].ints)
+            np.testing.assert_array_equal(found.user.floats, expected["user"].floats)
+            blocks.add(found.user.ints[:, 1:].tobytes() + found.user.floats.tobytes())
+    assert len(blocks) > 1
+
+
+def small_history() -> dict[str, Any]:
+    return {"kind": "history", "name": "authors", "label": "click", "of": "author", "length": 3, "dim": 2}
+
+
+def users_table(dated: bool) -> Any:
+    """Of the users u0 to u10; dated, all but the first have a second row that begins a day after the boundary."""
+    from data.columns import Batch, StringLists, Strings
+    from data.features.tables import EntityTable
+
+    rng = np.random.default_rng(4)
+    ids = [f"u{n}" for n in range(11) for _ in range(2 if dated and n else 1)]
+    begins = [
+        (day_start(date(2024, 3, 4), CONFIG.timezone) if place and ids[place - 1] == u else 0) for place, u in enumerate(ids)
+    ]
+    columns = {
+        "user_id": Strings.of(ids),
+        "city": Strings.of(rng.choice(["a", "b", "new", None], len(ids)).tolist()),
+        "age": np.where(rng.random(len(ids)) < 0.2, np.nan, rng.integers(15, 80, len(ids)).astype(float)),
+        "likes": StringLists.of([["x", "y", "z"][: rng.integers(4)] for _ in ids]),
+    }
+    return EntityTable("user_id", Batch({**columns, **({"valid_from": np.array(begins, np.int64)} if dated else {})}))
+
+
 def test_last_watched_are_newest_first_and_of_the_past() -> None:
     encoder = RequestEncoder(state_before(CONFIG, DAYS, TABLES, date.max))
     start = day_start(FIRST_DAY, CONFIG.timezone) + 9 * 86_400_000

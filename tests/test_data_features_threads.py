@@ -25,9 +25,10 @@ def test_few_answers_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         begun.append(i)
         return i
 
-    answers = in_turns([lambda i=i: task(i) for i in range(50)])
+    asked: list[int] = []
+    answers = in_turns((lambda i=i: task(i)) for i in range(50) if not asked.append(i))  # type: ignore[func-returns-value]
     assert next(answers) == 0
-    assert len(begun) <= 3
+    assert len(begun) <= len(asked) <= 3
     assert list(answers) == list(range(1, 50))
 
 

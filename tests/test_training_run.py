@@ -183,7 +183,7 @@ def test_no_logs_and_days_of_the_window_are_refused(trained: tuple[Home, int], t
 RUN = """
 import os, signal, sys
 import data.features.merging as merging
-import data.features.recent_files as recent_files
+import data.features.stretches as stretches
 from datetime import date
 from pathlib import Path
 from rich.console import Console
@@ -198,7 +198,7 @@ def die(event, arguments):  # the interpreter announces every file that it opens
         os.kill(os.getpid(), signal.SIGKILL)
 
 if os.environ.get("ALL_IN_FILES"):
-    merging.MEMORY_ROWS, merging.BLOCK_ROWS, recent_files.STRETCH_ROWS = 0, 100, 50
+    merging.MEMORY_ROWS, merging.BLOCK_ROWS, stretches.STRETCH_ROWS = 0, 100, 50
 if len(sys.argv) > 3:
     sys.addaudithook(die)
 print("version", train(CONFIG, Home(Path(sys.argv[1])), None, date.fromisoformat(sys.argv[2]), False, Console(quiet=True)))

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 
 from data.features.sorting import first_of_each, union
 from data.features.storage import ArrayFile, let_go
+from data.features.threads import in_turns
 
 Ints = NDArray[np.int64]
 Columns = Sequence[Ints]
 """The keys [m], sorted and distinct, and any number of columns of values, [m, ...] each."""
 
-BLOCK_ROWS = 262_144
-"""Rows of a file that are looked at before its pages are let go of."""
+BLOCK_ROWS = 131_072
+"""Rows of a table that are looked at at once. Of a file, pages are let go of then."""
 MEMORY_ROWS = 1 << 20
 """Up to so many rows a table stays in memory, where it may go to files."""
 
@@ -38,22 +40,39 @@ def summed(keys: Ints, values: Columns) -> list[Ints]:
 
 def merged(table: Columns, more: Columns) -> list[Ints]:
     """The table of both, in new arrays; values of a key in both are added up."""
-    if len(table) == 1:
-        return [union(table[0], more[0])]
+    most = len(table[0]) + len(more[0])
+    into, rows = [np.empty((most, *column.shape[1:]), column.dtype) for column in table], 0
+    for found in _merged_blocks(table, more):
+        for column, part in zip(into, found, strict=True):
+            column[rows : rows + len(part)] = part
+        rows += len(found[0])
+    return [column[:rows] for column in into]
+
+
+def _merged_blocks(table: Columns, more: Columns) -> Iterator[list[Ints]]:
+    """What follows each other in the table of both, a block of the old one at a time."""
+    blocks = _blocks(table, more[0])
+    return in_turns(partial(_merged, [c[block] for c in table], [c[later] for c in more]) for block, later in blocks)
+
+
+def _merged(table: Columns, more: Columns) -> list[Ints]:
     rows = len(table[0])
     if not rows:
-        return [np.array(column) for column in more]
+        return list(more)
+    if len(table) == 1:
+        return [union(table[0], more[0])]
     keys = np.concatenate([table[0], more[0]])
     order = np.argsort(keys, kind="stable")  # two runs, which are merged: old ones before their equals
-    ordered = keys[order]
+    ordered = keys.take(order)
     first = first_of_each(ordered)
-    twice, source = np.flatnonzero(~first), order[first]
+    once, twice = np.flatnonzero(first), np.flatnonzero(~first)
+    source = order.take(once)
     new, old = np.flatnonzero(source >= rows), twice - 1 - np.arange(len(twice))
-    result = [ordered[first]]
+    result = [ordered.take(once)]
     for column, later in zip(table[1:], more[1:], strict=True):
         items = _items(column).take(source, mode="clip")
-        items[new] = _items(later)[source[new] - rows]
-        items[old] = _items(_values(items[old], column) + _values(_items(later)[order[twice] - rows], column))
+        items[new] = _items(later).take(source.take(new) - rows)
+        items[old] = _items(_values(items[old], column) + _values(_items(later).take(order.take(twice) - rows), column))
         result.append(_values(items, column))
     return result
 
@@ -79,8 +98,8 @@ def merge_files(table: Columns, more: Columns, names: Sequence[str], folder: Pat
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files = [ArrayFile(folder / f"{name}.npy") for name in names]
-    for block, later in _blocks(table, more[0]):
-        for file, column in zip(files, merged([c[block] for c in table], [c[later] for c in more]), strict=True):
+    for found in _merged_blocks(table, more):
+        for file, column in zip(files, found, strict=True):
             file.append(column)
     return [file.close() for file in files]
 

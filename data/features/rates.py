@@ -71,13 +71,14 @@ class Totals:
         return self.counts.take(place, axis=0) * known, self.sums.take(place, axis=0) * known
 
     def of_keys(self, keys: Sequence[int]) -> tuple[Ints, Ints]:
-        """Counts and sums [labels] of all these keys together."""
-        counts, sums = np.zeros((2, self.counts.shape[1]), np.int64)
-        for key in keys:
-            place = int(self.keys.searchsorted(key))
-            if place < len(self.keys) and self.keys[place] == key:
-                counts, sums = counts + self.counts[place], sums + self.sums[place]
-        return counts, sums
+        """Counts and sums [labels] of all these keys together; not to be written to."""
+        places = [(int(self.keys.searchsorted(key)), key) for key in keys]
+        found = [place for place, key in places if place < len(self.keys) and self.keys[place] == key]
+        if len(found) == 1:
+            return self.counts[found[0]], self.sums[found[0]]
+        if found:
+            return self.counts[found].sum(axis=0), self.sums[found].sum(axis=0)
+        return (zeros := np.zeros(self.counts.shape[1], np.int64)), zeros
 
     @cached_property
     def per_key(self) -> NDArray[np.float64]:

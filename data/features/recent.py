@@ -66,8 +66,8 @@ def _looking_back(config: Config, positive: str) -> set[tuple[str, float | None,
 def _last(user: Ints, time: Ints, chosen: Mask, n: int) -> Mask:
     """The last n chosen entries of each user by (time, position)."""
     rows = np.flatnonzero(chosen)
-    rows = rows[order_by(user[rows], time[rows])]
-    ordered = user[rows]
+    rows = rows.take(order_by(user.take(rows), time.take(rows)))
+    ordered = user.take(rows)
     last = np.ones(len(rows), bool)
     last[:-n] = ordered[n:] != ordered[:-n]
     result = np.zeros(len(user), bool)

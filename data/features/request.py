@@ -17,6 +17,7 @@ from data.features.asof import Ints
 from data.features.candidates import CandidateView, VideoNumbers
 from data.features.entries import Entries
 from data.features.history import context_column, history_batch
+from data.features.id_rows import IdRows
 from data.features.layered import LayeredTable
 from data.features.layout import Block
 from data.features.past import Past, join, past_batch, timings
@@ -73,7 +74,8 @@ class RequestEncoder:
         vocabulary = state.knowledge.vocabularies["video_id"]
         table = state.tables.get("videos")
         self.video_ids = [*vocabulary.texts, *(t for t in (table.ids.texts if table else ()) if vocabulary.get(t) is None)]
-        self._row = {text: row for row, text in enumerate(self.video_ids)}
+        self._rows = IdRows(self.video_ids)
+        self._row = self._rows.of
         self._live: dict[str, int] = {}
         self._candidates = [*self.video_ids, _UNKNOWN]
         self.valid_from = self._valid_from()
@@ -85,10 +87,12 @@ class RequestEncoder:
         self._longest, self._timing = longest_window(state.config), timings(state.config)
         self._positive = positive_label(state.config)
         self._without_users = _without_users(state.knowledge)
-        self._single = SingleRow(state.knowledge, state.tables)
         self._known = {name: Numbering(vocabulary) for name, vocabulary in state.knowledge.vocabularies.items()}
         self._numbers = VideoNumbers(state.config, table, self._candidates, self._known)
         self._nobody = self._past(self._nothing, {}, 0)
+        self._single = SingleRow(state.knowledge, state.tables, state.recent, self._nobody)
+        if table is not None and "video_id" in state.recent:
+            table.remember(state.recent.strings("video_id").values)
         cross = [f.name for f in state.config.features if state.config.feature_side(f) == "cross" and f.kind == "rate"]
         self._cross_since = min((state.knowledge.totals[name].boundary for name in cross), default=0)
 
@@ -104,9 +108,8 @@ class RequestEncoder:
 
     def video_rows(self, video_ids: Sequence[str]) -> Ints:
         """:meth:`video_row` of each [n]."""
-        known = map(self._row.get, video_ids, repeat(-1))
-        rows = map(self._live.get, video_ids, known) if self._live else known
-        return np.fromiter(rows, np.int64, len(video_ids))
+        known = self._rows.rows(video_ids)
+        return np.fromiter(map(self._live.get, video_ids, known.tolist()), np.int64, len(known)) if self._live else known
 
     def index_rows(self, video_ids: Sequence[str]) -> Ints:
         """:meth:`index_row` of each [n]."""

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import StringLists, Strings
+from data.columns import Batch, Column, StringLists, Strings
 from data.config import (
     ActivityFeature,
     CategoryFeature,
@@ -34,8 +34,9 @@ from data.features.moments import hours_ms
 from data.features.past import MICRO, Past
 from data.features.rates import Finish, Totals
 from data.features.spec import Knowledge, encode_feature
-from data.features.static import FIRST, row_of
+from data.features.static import FIRST, category_rows, row_of
 from data.features.tables import EntityTable, Tables
+from data.features.user_rows import UserRows
 from data.features.view import View
 
 ROW: tuple[Side, ...] = ("user", "context")
@@ -55,11 +56,7 @@ class Moment:
 
     @cached_property
     def row(self) -> int:
-        return (
-            -1
-            if self._users is None
-            else int(self._users.rows_at(self.queries.batch.strings("user_id"), self.queries.time)[0])
-        )
+        return -1 if self._users is None else self._users.row_at(self.texts("user_id")[0], self.time)
 
     def texts(self, name: str) -> list[str]:
         """The texts of the row's column."""
@@ -72,8 +69,9 @@ class Moment:
 class SingleRow:
     """Encodes one request at a time; any number of threads may share it."""
 
-    def __init__(self, know: Knowledge, tables: Tables) -> None:
-        self._know, self._tables = know, tables
+    def __init__(self, know: Knowledge, tables: Tables, recent: Batch, nobody: Past) -> None:
+        """``recent`` are the rows that users' pasts are taken from, ``nobody`` is a past without entries."""
+        self._know = know
         self._users = tables.get("users")
         self._sides = {side: know.layout.sides[side] for side in ROW}
         self._ints: dict[str, slice] = {}
@@ -86,6 +84,10 @@ class SingleRow:
         self._widths = at_int, at_float
         self._cuts = {side: _cut(self._sides, side) for side in ROW}
         features = [f for f in know.config.features if f.name in self._ints or f.name in self._floats]
+        self._user_rows: UserRows | None = None
+        if self._users is not None:
+            self._user_rows = UserRows(know, self._users, self._ints, self._floats, nobody)
+            features = [f for f in features if f.name not in self._user_rows.features]
         self.labels = tuple(know.config.labels)
         rates = [feature for feature in features if isinstance(feature, RateFeature)]
         self._rates = Rates(rates, self.labels, know)
@@ -108,8 +110,10 @@ class SingleRow:
                 self._one.append((self._ints[feature.name], single))
         self._recent = [Recent(f, self.labels, know) for f in features if isinstance(f, RecentFeature)]
         self._activities = [f for f in features if isinstance(f, ActivityFeature)]
-        self._histories = [f for f in features if isinstance(f, HistoryFeature)]
-        self._row_of = {f.name: row_of(know.vocabularies[f.table or f.of]) for f in self._histories}
+        columns = {**(tables["videos"].batch.columns if "videos" in tables else {}), **recent.columns}
+        self._histories = [
+            (self._ints[f.name], History(f, know, columns.get(f.of))) for f in features if isinstance(f, HistoryFeature)
+        ]
 
     def encode(
         self, queries: View, cutoff: int, past: Past, totals: Mapping[str, Totals] | None = None
@@ -123,6 +127,8 @@ class SingleRow:
         """
         moment = Moment(queries, cutoff, past, self.labels, self._users)
         ints, floats = np.zeros(self._widths[0], np.int32), np.zeros(self._widths[1], np.float32)
+        if self._user_rows is not None and self._user_rows.features:
+            self._user_rows.put(moment.row, ints, floats)
         for place, row in self._one:
             ints[place] = row(moment)
         if self._numbers:
@@ -133,8 +139,8 @@ class SingleRow:
             floats[self._floats[recent.feature.name]] = recent.columns(moment)
         for activity in self._activities:
             floats[self._floats[activity.name]] = _activity(activity, moment)
-        for feature in self._histories:
-            ints[self._ints[feature.name]] = self._history(feature, moment)
+        for place, history in self._histories:
+            ints[place] = history.rows(moment)
         for other in self._rest:
             rows, values = encode_feature(self._know, other, queries, np.array([cutoff], np.int64), past)
             if rows is not None:
@@ -158,8 +164,6 @@ class SingleRow:
         return np.stack([scaled, null.astype(np.float64)], axis=1).astype(np.float32).reshape(-1)
 
     def _number(self, name: str, moment: Moment) -> float:
-        if self._users is not None and name in self._users.batch and name not in moment.queries.batch:
-            return float(self._users.batch.numbers(name)[moment.row]) if moment.row >= 0 else np.nan
         column = moment.queries.column(name)
         assert isinstance(column, np.ndarray)
         return float(column[0])
@@ -175,24 +179,7 @@ class SingleRow:
         if not isinstance(feature, CategoryFeature):
             return None
         row = row_of(self._know.vocabularies[feature.table or feature.column])
-        if self._users is not None and feature.column in self._users.batch and feature.column != "user_id":
-            column = self._users.batch.strings(feature.column)
-            rows = np.array([*map(row, column.values), NULL], np.int32)
-            codes = column.codes
-            return lambda moment: int(rows[codes[moment.row]]) if moment.row >= 0 else NULL
         return lambda moment: _row_of_text(moment.queries.column(feature.column), row)
-
-    def _history(self, feature: HistoryFeature, moment: Moment) -> Row:
-        """:func:`data.features.moments.history_rows`, with the embedding rows of what was chosen only."""
-        found = np.full(feature.length, PADDING, np.int32)
-        places = moment.entries.last(feature.label, feature.above, moment.time, feature.length)
-        if len(places):
-            of = moment.past.view.column(feature.of)
-            single = of.first() if isinstance(of, StringLists) else of
-            assert isinstance(single, Strings)
-            row, values = self._row_of[feature.name], single.values
-            found[: len(places)] = [NULL if code < 0 else row(values[code]) for code in single.codes[places].tolist()]
-        return found
 
 
 class Rates:
@@ -290,13 +277,45 @@ class Recent:
         return both.reshape(-1)
 
 
+class History:
+    """The rows of one feature: :func:`data.features.moments.history_rows`, with those of what was chosen only.
+
+    Args:
+        column: that entries mostly come from; its texts are looked up once.
+    """
+
+    def __init__(self, feature: HistoryFeature, know: Knowledge, column: Column | None) -> None:
+        self._feature, vocabulary = feature, know.vocabularies[feature.table or feature.of]
+        self._row, usual = row_of(vocabulary), column.flat if isinstance(column, StringLists) else column
+        self._texts = usual.values if isinstance(usual, Strings) else ()
+        codes = np.append(np.arange(len(self._texts), dtype=np.int32), np.int32(-1))
+        self._rows = category_rows(Strings(codes, self._texts), vocabulary)
+
+    def rows(self, moment: Moment) -> Row:
+        """The last ones' embedding rows, newest first, PADDING behind."""
+        feature = self._feature
+        found = np.full(feature.length, PADDING, np.int32)
+        places = moment.entries.last(feature.label, feature.above, moment.time, feature.length)
+        if len(places):
+            of = moment.past.view.column(feature.of)
+            single = of.first() if isinstance(of, StringLists) else of
+            assert isinstance(single, Strings)
+            codes, texts = single.codes[places], single.values
+            if texts is self._texts:
+                found[: len(places)] = self._rows[codes]
+            else:
+                found[: len(places)] = [NULL if code < 0 else self._row(texts[code]) for code in codes.tolist()]
+        return found
+
+
 def _activity(feature: ActivityFeature, moment: Moment) -> NDArray[np.float64]:
     """:func:`data.features.moments.activity_columns` of one user."""
     seen, time = moment.entries.seen, moment.time
-    earlier = seen[seen < time]
-    minutes = (time - int(earlier.max())) / 60_000 if len(earlier) else 0.0
-    within = [np.count_nonzero(earlier >= time - hours_ms(hours)) for hours in feature.hours]
-    return np.array([np.log10(1 + minutes), float(not len(earlier)), *(np.log10(1.0 + count) for count in within)])
+    ago = time - seen[seen < time]
+    minutes = int(ago.min()) / 60_000 if len(ago) else 0.0
+    within = [np.count_nonzero(ago <= hours_ms(hours)) for hours in feature.hours]
+    minute, *counts = np.log10([1 + minutes, *(1.0 + count for count in within)]).tolist()
+    return np.array([minute, float(not len(ago)), *counts])
 
 
 @lru_cache(4096)

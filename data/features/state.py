@@ -26,21 +26,13 @@ from data.features.parts import encode_into, encode_whole
 from data.features.past import SEEN, Past, after_window, past_batch, visible_at
 from data.features.rates import Entries, Totals, entries_of, take_in, together
 from data.features.recent import kept
-from data.features.recent_files import (
-    USERS,
-    RecentFiles,
-    RecentRows,
-    Stretch,
-    asleep,
-    share_texts,
-    side_by_side,
-    stretches,
-)
+from data.features.recent_files import USERS, RecentFiles, share_texts
 from data.features.slates import feature_times, slate_times, slates
 from data.features.sorting import distinct, ranks, stable_order
 from data.features.spec import Knowledge, longest_window, table_sizes, vocabulary_sources
 from data.features.static import FIRST, bucket_rows, crossed_column, number_values
 from data.features.storage import let_go, load_array, load_batch, save_arrays, save_batch
+from data.features.stretches import RecentRows, Stretch, asleep, side_by_side, stretches
 from data.features.tables import EntityTable, Tables
 from data.features.targets import TargetStats
 from data.features.threads import in_turns
@@ -233,7 +225,7 @@ class FeatureState:
         pairs, *entries = zip(*self._advance_recent(batch, day, until), strict=True)
         names = [feature.name for feature in self._rates]
         tasks: list[Callable[[], Any]] = [partial(self._add_pairs, np.concatenate(pairs))]
-        tasks += [partial(self._add, name, together(found), until) for name, found in zip(names, entries, strict=True)]
+        tasks += [partial(self._add, name, found, until) for name, found in zip(names, entries, strict=True)]
         self.seen_pairs, *totals = in_turns(tasks)
         self.knowledge = replace(self.knowledge, totals=dict(zip(names, totals, strict=True)), boundary=until)
         for vocabulary in self.knowledge.vocabularies.values():
@@ -245,10 +237,10 @@ class FeatureState:
     def _rates(self) -> list[RateFeature]:
         return [feature for feature in self.config.features if isinstance(feature, RateFeature)]
 
-    def _add(self, name: str, entries: Entries, until: int) -> Totals:
+    def _add(self, name: str, entries: Sequence[Entries], until: int) -> Totals:
         """Totals with these entries taken in; those that are further on keep their boundary."""
         before = self.knowledge.totals[name]
-        after = before.add(entries, max(until, before.boundary), self.shelf and self.shelf / "totals" / name)
+        after = before.add(together(entries), max(until, before.boundary), self.shelf and self.shelf / "totals" / name)
         if before.place is not None and after.place != before.place:
             shutil.rmtree(before.place)
         return after
@@ -290,8 +282,8 @@ class FeatureState:
         recent = recent.between(part.recent.start, part.recent.stop)
         sleeps = asleep(recent, user, users, self.config, self.boundary - longest_window(self.config))
         rest, its_user, awake = recent.take(sleeps), user[sleeps], recent.take(~sleeps) if sleeps.any() else recent
-        let_go(user, *arrays_of(recent))
         past = self._past_of(by_user(awake, today.take(part.today)), day.numberings, self.boundary)
+        let_go(user, *arrays_of(recent))
         keep = np.flatnonzero(kept(self.config, past, until, positive_label(self.config)))
         rows = past_batch(past.view.batch.take(keep), self.config)
         pairs = distinct((users << 32) | day.number("video_id")[part.today])

@@ -1,7 +1,7 @@
 """The users' or the videos' table, joined as of a time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class EntityTable:
         if not np.array_equal(order, np.arange(len(order))):
             self.batch, self._entity, self.valid_from = batch.take(order), self._entity[order], self.valid_from[order]
         self._starts = np.searchsorted(self._entity, np.arange(len(self.ids) + 1))
+        self._remembered: tuple[Sequence[str], Ints] = [], always[:0]  # a list that no column has
 
     @property
     def size(self) -> int:
@@ -43,8 +44,24 @@ class EntityTable:
         """The row that held before each time [n], -1 where none did (or the id is not in the table)."""
         return self.rows_of(self.entities(ids), time)
 
+    def row_at(self, text: str, time: int) -> int:
+        """:meth:`rows_at` of one id and time."""
+        entity = self.ids.get(text)
+        if entity is None:
+            return -1
+        if not self.dated:
+            return int(self._starts[entity])
+        return int(self.rows_of(np.array([entity], np.int64), np.array([time], np.int64))[0])
+
+    def remember(self, texts: Sequence[str]) -> None:
+        """Look these ids up once for all columns that have just these texts."""
+        self._remembered = texts, self.ids.known(texts).astype(np.int64)
+
     def entities(self, ids: Strings) -> Ints:
         """Where the ids stand [n], for :meth:`rows_of`; -1 where unknown."""
+        texts, places = self._remembered
+        if ids.values is texts:
+            return places[ids.codes]
         return self.ids.number(ids).astype(np.int64)
 
     def rows_of(self, entity: Ints, time: Ints) -> Ints:

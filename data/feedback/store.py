@@ -82,6 +82,7 @@ class Feedback:
         self._memory = Memory(memory, self._on_disk)
         self._remembered: OrderedDict[str, None] = OrderedDict()
         self._rules: Rules | None = None
+        self._sight: tuple[Config, Sight] | None = None
         self._unsure: list[tuple[int, int]] = []
         self._dropped = self._told = 0  # slates that never reached the queue or the disk; of these, being written down
         self._writer, self._ledger = open_writer(engine, ledger or ledger_folder(engine), self._last)
@@ -252,7 +253,7 @@ class Feedback:
 
     def _pieces(self, config: Config, name: str, user_id: str, since: int) -> list[tuple[Request, Piece]]:
         """The user's requests at or after ``since``, as they are now."""
-        key, sight = (name, user_id), Sight.of(config)
+        key, sight = (name, user_id), self._sight_of(config)
         with self._lock:
             user = self._memory.pin(key)
             self._memory.complete(user, key)
@@ -266,6 +267,13 @@ class Feedback:
         finally:
             with self._lock:
                 user.pinned -= 1
+
+    def _sight_of(self, config: Config) -> Sight:
+        """Worked out once for the configuration that serves: every request asks for it."""
+        known = self._sight
+        if known is None or known[0] is not config:
+            known = self._sight = config, Sight.of(config)
+        return known[1]
 
     def _read(self, user: User, key: tuple[str, str], since: int) -> User:
         """Complete a pinned user from the database; returns the one in memory, pinned in its place."""
