@@ -103,10 +103,12 @@ def by_kind(folder: Path, steps: int) -> dict[str, float]:
 
 def kind_of(name: str, operation: str) -> str:
     """The row of the table that an operation belongs to: by its type, and where it stands in the network."""
+    if "MatMul" in operation and "towers" in name:
+        return TOWERS
     if "BatchMatMul" in operation or (operation in ("Pack", "Unpack") and "trunk" in name):
         return MIXTURE
     if "MatMul" in operation:
-        return TOWERS if "towers" in name else EXPERT
+        return EXPERT
     for start, kind in KINDS.items():
         if operation.startswith(start):
             return kind
