@@ -1,6 +1,6 @@
 """Whether a training step's time depends on the size of an embedding table, and from where on sparse updates are faster.
 
-    python benchmarks/embedding_rows.py                 # about 2 minutes, 4 GB
+    python benchmarks/embedding_rows.py                 # about 2 minutes, 7 GB
     python benchmarks/embedding_rows.py --threshold     # and dense against sparse over sizes, in batches of 4,096 and 256
 
 The network of ``training_speed.py``, whose table of videos (24 numbers a row; one video and two histories of 20 a row of the

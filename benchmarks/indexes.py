@@ -4,7 +4,7 @@
 
 A made-up log: users and videos drawn by Zipf's law, four in ten impressions positive, two of 500 topics a video,
 embeddings of 12 latent dimensions and noise. Prints a table, and writes it to
-``$WATCHNEXT_HOME/benchmarks/indexes.json``. Exact search is compared with usearch's graph on the same embeddings.
+``$WATCHNEXT_HOME/benchmarks/indexes.json``. Exact search is compared with that in lists, on the same embeddings.
 """
 
 import argparse
@@ -53,13 +53,13 @@ def main() -> None:
         catalogue = _catalogue(rng, settings)
         figures["write_s"] = _seconds(lambda: builder.write(Path(folder, "exact"), *catalogue))
         builder.config = _config(0)
-        figures["write_with_graph_s"] = _seconds(lambda: builder.write(Path(folder, "graph"), *catalogue))
+        figures["write_with_lists_s"] = _seconds(lambda: builder.write(Path(folder, "lists"), *catalogue))
         figures["megabytes"] = _megabytes(Path(folder, "exact"))
-        figures["megabytes_with_graph"] = _megabytes(Path(folder, "graph"))
-        figures["load_s"] = _seconds(lambda: Indexes.load(Path(folder, "graph")))
-        exact, graph = Indexes.load(Path(folder, "exact")), Indexes.load(Path(folder, "graph"))
-        figures["query_us"] = _queries(rng, exact, graph, settings)
-        figures["graph_recall"] = _recall(rng, exact, graph, settings.videos)
+        figures["megabytes_with_lists"] = _megabytes(Path(folder, "lists"))
+        figures["load_s"] = _seconds(lambda: Indexes.load(Path(folder, "lists")))
+        exact, lists = Indexes.load(Path(folder, "exact")), Indexes.load(Path(folder, "lists"))
+        figures["query_us"] = _queries(rng, exact, lists, settings)
+        figures["lists_recall"] = _recall(rng, exact, lists, settings.videos)
     figures["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     _report(figures)
 
@@ -113,7 +113,7 @@ def _catalogue(rng: np.random.Generator, settings: argparse.Namespace) -> tuple[
 
 
 def _queries(
-    rng: np.random.Generator, exact: Indexes, graph: Indexes, settings: argparse.Namespace
+    rng: np.random.Generator, exact: Indexes, lists: Indexes, settings: argparse.Namespace
 ) -> dict[str, list[float]]:
     rows = _zipf(rng, settings.videos, QUERIES).astype(int).tolist()
     histories = [_zipf(rng, settings.videos, HISTORY).astype(np.int64) for _ in range(QUERIES)]
@@ -124,17 +124,17 @@ def _queries(
         "topic": _timed([lambda row=row: topic.query(row, ANSWERS) for row in rows]),  # type: ignore[misc]
         "co_watch": _timed([lambda row=row: exact.co_watch.query(row, ANSWERS) for row in rows]),  # type: ignore[misc]
         "nearest, exact": _timed([lambda h=h: exact.nearest.query(h, None, ANSWERS) for h in histories]),  # type: ignore[misc]
-        "nearest, graph": _timed([lambda h=h: graph.nearest.query(h, None, ANSWERS) for h in histories]),  # type: ignore[misc]
+        "nearest, lists": _timed([lambda h=h: lists.nearest.query(h, None, ANSWERS) for h in histories]),  # type: ignore[misc]
         "trending": _timed([lambda: exact.trending.query(ANSWERS, now)] * QUERIES),
     }
 
 
-def _recall(rng: np.random.Generator, exact: Indexes, graph: Indexes, videos: int) -> float:
-    """The share of the exact answers that the graph finds."""
+def _recall(rng: np.random.Generator, exact: Indexes, lists: Indexes, videos: int) -> float:
+    """The share of the exact answers that the lists find."""
     shared = 0
     for _ in range(50):
         history = rng.integers(0, videos, HISTORY)
-        found = exact.nearest.query(history, None, ANSWERS).rows, graph.nearest.query(history, None, ANSWERS).rows
+        found = exact.nearest.query(history, None, ANSWERS).rows, lists.nearest.query(history, None, ANSWERS).rows
         shared += len(np.intersect1d(*found))
     return shared / (50 * ANSWERS)
 

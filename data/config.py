@@ -236,7 +236,7 @@ class GeneratorsConfig(Frozen):
     trending: GeneratorConfig = GeneratorConfig()
     topic_column: str | None = None  # a category or categories column of the videos' table
     positive: str | None = None  # the objective whose label makes a watch; default: the first engagement one
-    exact_up_to: int = 100_000  # videos; above it usearch's approximate index
+    exact_up_to: int = 100_000  # videos; above it the nearest are searched for in lists
 
 
 class EvaluationConfig(Frozen):

@@ -51,7 +51,6 @@ LIBRARIES = (
     "keras",
     "numpy",
     "pydantic",
-    "usearch",
     "onnxruntime",
     "ai-edge-litert",
     "tf2onnx",

@@ -18,6 +18,10 @@ from models.network import Blocks, Network
 from models.scorer import FACTS, FORMAT, input_name
 
 OPSET = 17
+LARGE_BYTES = 1 << 20
+"""From how many on a constant lies beside the compiled scorer,"""
+TABLES_SUFFIX = ".tables"
+"""in the file of its name that ends so."""
 
 
 def export_saved_model(network: Network, folder: Path) -> None:
@@ -39,7 +43,9 @@ def export_saved_model(network: Network, folder: Path) -> None:
 
 
 def export_scorer(network: Network, path: Path) -> None:
-    """Write the compiled scorer (ONNX) that :class:`models.scorer.Scorer` runs: one request's candidates at a time.
+    """Write the compiled scorer (ONNX) that :class:`models.scorer.Scorer` runs: one request's candidates at a time. Of a
+    trunk without experts it gives no gates. Large tables lie in a file beside it, which ONNX Runtime maps into memory:
+    processes share them, and none reads them whole.
 
     Raises:
         ConfigError: no feature tells candidates apart.
@@ -50,11 +56,15 @@ def export_scorer(network: Network, path: Path) -> None:
     if not _tells_candidates_apart(network.layout):
         raise ConfigError("nothing to rank by: the configuration has no feature of the video or of user and video together")
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    function = request_function(network.copy(spare=False))
+    function = request_function(network.copy(spare=False), gates=network.trunk.experts > 0)
     model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
     onnx.helper.set_model_props(model, {FACTS: json.dumps(scorer_facts(network))})
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(path))
+    apart = path.with_suffix(TABLES_SUFFIX)
+    apart.write_bytes(b"")  # with every file's rights: onnx would make it readable by its owner alone
+    onnx.save(model, str(path), save_as_external_data=True, location=apart.name, size_threshold=LARGE_BYTES)
+    if not apart.stat().st_size:
+        apart.unlink()
 
 
 def scorer_facts(network: Network) -> dict[str, Any]:
@@ -101,15 +111,16 @@ def rows_function(network: Network) -> tf.types.experimental.PolymorphicFunction
     return tf.function(predict, input_signature=list(specs.values()))
 
 
-def request_function(network: Network) -> tf.types.experimental.PolymorphicFunction:
-    """The same for one request: user and context have one row, video and cross n."""
+def request_function(network: Network, gates: bool = True) -> tf.types.experimental.PolymorphicFunction:
+    """The same for one request: user and context have one row, video and cross n. Without ``gates``: predictions alone."""
     specs = input_specs(network.layout, request_rows=1)
 
     def rank(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         named = dict(zip(specs, tensors, strict=True))
         blocks = _blocks(named, network.layout)
         outputs = network.forward_request(blocks)
-        return {"predictions": network.to_natural(outputs.raw, blocks), "gates": outputs.gates}
+        answer = {"predictions": network.to_natural(outputs.raw, blocks)}
+        return {**answer, "gates": outputs.gates} if gates else answer
 
     return tf.function(rank, input_signature=list(specs.values()))
 

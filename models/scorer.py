@@ -56,6 +56,7 @@ class Scorer:
         self._inputs = {given.name for given in session.get_inputs()}
         self.objectives = tuple(facts["objectives"])
         self.experts = int(facts["experts"])
+        self._outputs = ["predictions", "gates"] if self.experts else ["predictions"]
         self.split: Mapping[str, Any] = facts.get("split", {})
         self.calibration = calibration or Calibration.identity(self.objectives, "none was given")
 
@@ -104,11 +105,11 @@ class Scorer:
                 self._check(side, part, values, rows, np.dtype(kind))
                 if (name := input_name(side, part)) in self._inputs:
                     feed[name] = values
+        k = len(self.objectives)
         if n == 0:
-            k = len(self.objectives)
             return Scores(np.zeros((0, k), np.float32), np.zeros((0, k, self.experts), np.float32))
-        predictions, gates = self._session.run(["predictions", "gates"], feed)
-        return Scores(self.calibration.apply(predictions), gates)
+        predictions, *gates = self._session.run(self._outputs, feed)
+        return Scores(self.calibration.apply(predictions), gates[0] if gates else np.zeros((n, k, 0), np.float32))
 
     def _check(self, side: str, part: str, values: NDArray[Any], rows: int, kind: np.dtype[Any]) -> None:
         expected = (rows, self._widths[side][part])

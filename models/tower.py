@@ -62,7 +62,8 @@ class Towers(keras.layers.Layer):  # type: ignore[misc]
         if noise:
             return tf.concat(self._each(h if isinstance(h, list) else tf.unstack(h), noise), 1) + self.head_bias
         if isinstance(h, list):
-            return tf.concat([self._alone(k, own) for k, own in enumerate(h)], 1) + self.head_bias
+            biases = tf.split(self.head_bias.value, self.outputs)
+            return tf.concat([self._alone(k, own, bias) for k, (own, bias) in enumerate(zip(h, biases, strict=True))], 1)
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
             h = tf.nn.relu(tf.matmul(h, kernel.value) + bias)
         raw = tf.transpose(tf.matmul(h, self.head.value)[:, :, 0])
@@ -85,12 +86,13 @@ class Towers(keras.layers.Layer):  # type: ignore[misc]
             parts += [tf.matmul(own, head)] + ([tf.matmul(own, self.more[k].value)] if k in self.more else [])
         return parts
 
-    def _alone(self, k: int, h: tf.Tensor) -> tf.Tensor:
-        """One objective's raw outputs [n, outputs] from its own h [n, H], without the heads' biases."""
+    def _alone(self, k: int, h: tf.Tensor, head_bias: tf.Tensor) -> tf.Tensor:
+        """One objective's raw outputs [n, outputs] from its own h [n, H]."""
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
             h = tf.nn.relu(tf.matmul(h, kernel.value[k]) + bias.value[k])
-        first = tf.matmul(h, self.head.value[k])
-        return tf.concat([first, tf.matmul(h, self.more[k].value)], 1) if k in self.more else first
+        head = self.head.value[k]
+        head = tf.concat([head, self.more[k].value], 1) if k in self.more else head
+        return tf.matmul(h, head) + head_bias
 
     def get_config(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("layers", "head_biases", "dropout", "seed", "outputs", "name")}

@@ -34,6 +34,21 @@ def test_fields_by_hand(training: bool, sparse: set[str]) -> None:
     np.testing.assert_allclose(bag, EXPECTED_BAG, rtol=1e-6)
 
 
+def test_a_bag_of_a_small_table_is_that_of_a_large_one() -> None:
+    """The mean over the places that are not padding has a way of its own for tables that may be copied."""
+    random = np.random.default_rng(0)
+    values, ids = random.normal(size=(SMALL, 3)).astype(np.float32), random.integers(-1, SMALL, (50, 4)).astype(np.int32)
+    ids[:3] = [[-1, -1, -1, -1], [0, -1, -1, SMALL - 1], [5, 5, 5, 5]]
+    small, large = (Embeddings({"t": 3}, {"t": SMALL + more}, seed=1, spare=False) for more in (0, 1))
+    small.variables["t"].assign(values)
+    large.variables["t"].assign(np.concatenate([values, values[:1]]))
+    bag = (IntField("bag", "t", 0, 4, pooled=True),)
+    found, same = (tables.look_up(bag, tf.constant(ids))[0] for tables in (small, large))
+    expected = [values[row[row >= 0]].sum(0) / max((row >= 0).sum(), 1) for row in ids]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(same, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("sparse", [set(), {"t"}])
 def test_fields_that_share_a_table_get_together_what_each_gets_alone(sparse: set[str]) -> None:
     random, tables = np.random.default_rng(0), embeddings()

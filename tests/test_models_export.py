@@ -153,6 +153,31 @@ def test_a_missing_or_damaged_scorer_is_refused(tmp_path: Path) -> None:
         Scorer.load(tmp_path)
 
 
+def test_large_tables_lie_beside_the_scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They make no difference; export them again, and there are no more of them; cut off or gone, they are refused."""
+    trainer = trained("everything")
+    request = one_request(random_blocks(trainer.network.layout, N, seed=4), np.arange(N))
+    export_scorer(trainer.network, tmp_path / "within" / SCORER_FILE)
+    assert not (tmp_path / "within" / "scorer.tables").exists()
+    monkeypatch.setattr("models.export.LARGE_BYTES", 64)
+    scorer, tables = tmp_path / SCORER_FILE, tmp_path / "scorer.tables"
+    export_scorer(trainer.network, scorer)
+    whole = tables.read_bytes()
+    export_scorer(trainer.network, scorer)
+    assert tables.read_bytes() == whole
+    assert scorer.stat().st_size + len(whole) > (tmp_path / "within" / SCORER_FILE).stat().st_size
+    assert scorer.stat().st_mode == tables.stat().st_mode
+    expected = score(Scorer.load(tmp_path / "within"), request)
+    np.testing.assert_array_equal(score(Scorer.load(tmp_path), request), expected)
+    for length in (len(whole) - 1, 0):
+        tables.write_bytes(whole[:length])
+        with pytest.raises(BundleError, match="cannot read the scorer"):
+            Scorer.load(tmp_path)
+    tables.unlink()
+    with pytest.raises(BundleError, match="cannot read the scorer"):
+        Scorer.load(tmp_path)
+
+
 def test_the_scorer_needs_no_tensorflow() -> None:
     program = "import models.scorer, sys; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'onnx', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

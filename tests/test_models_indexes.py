@@ -1,5 +1,6 @@
 """models/indexes: each index's answers worked out by hand, ties, unknown rows, and exact resumption."""
 
+import shutil
 from math import log
 from pathlib import Path
 from typing import Any
@@ -240,9 +241,9 @@ def test_nearest_to_nothing_is_nothing(tmp_path: Path, history: list[int]) -> No
 
 def test_the_approximate_index_finds_what_the_exact_one_finds(tmp_path: Path) -> None:
     embeddings = np.random.default_rng(1).normal(size=(2_000, 16)).astype(np.float32)
-    exact, near = _nearest(tmp_path / "a", embeddings), _nearest(tmp_path / "b", embeddings, exact_up_to=1_999)
-    exact = NearestIndex(exact.embeddings, None, exact.order)
-    assert near.approximate is not None
+    exact, near = (_nearest(tmp_path / name, embeddings, limit) for name, limit in (("a", 2_000), ("b", 1_999)))
+    assert exact.lists is None
+    assert near.lists is not None
     shared = 0
     for row in range(50):
         history = np.array([row, row + 1])
@@ -254,22 +255,53 @@ def test_the_approximate_index_finds_what_the_exact_one_finds(tmp_path: Path) ->
     assert shared >= 0.9 * 50 * 20
 
 
-def test_a_cut_off_graph_is_refused_and_one_of_other_embeddings_too(tmp_path: Path) -> None:
+def test_lists_of_many_find_most_and_read_little(tmp_path: Path) -> None:
+    """As embeddings are, of fewer dimensions than they are wide: 8 of 24, and noise."""
+    random = np.random.default_rng(2)
+    values = random.normal(size=(20_000, 8)) @ random.normal(size=(8, 24)) + 0.3 * random.normal(size=(20_000, 24))
+    exact, near = (_nearest(tmp_path / name, values.astype(np.float32), limit) for name, limit in (("a", 20_000), ("b", 0)))
+    assert near.lists is not None
+    shared = 0
+    for row in range(50):
+        a, b = exact.query(np.array([row]), None, 100), near.query(np.array([row]), None, 100)
+        assert len(b.rows) == 100
+        shared += len(np.intersect1d(a.rows, b.rows))
+        read, _ = near.lists.scan(near.embeddings, near.embeddings[near.lists.places[row]])
+        assert len(read) < 0.4 * 20_000
+    assert shared >= 0.95 * 50 * 100
+
+
+def test_equal_embeddings_and_zeros_have_lists_too(tmp_path: Path) -> None:
+    values = np.concatenate([np.ones((300, 3)), np.zeros((50, 3)), -np.ones((10, 3))]).astype(np.float32)
+    index = _nearest(tmp_path, values, exact_up_to=0)
+    found = index.query(np.array([0, 7]), None, 400)
+    assert found.rows[:298].tolist() == [row for row in range(300) if row not in (0, 7)]  # ties in the order of ids
+    assert len(set(found.rows.tolist())) == len(found.rows)
+    one = _nearest(tmp_path / "one", values[:1], exact_up_to=0)
+    assert one.query(np.array([0]), None, 5).rows.tolist() == []
+
+
+@pytest.mark.parametrize("name", ["centres", "offsets", "rows", "places"])
+def test_cut_off_lists_are_refused_and_those_of_other_embeddings_too(name: str, tmp_path: Path) -> None:
     embeddings = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
     write_nearest(tmp_path, embeddings, exact_up_to=0)
-    graph = tmp_path / "nearest.usearch"
-    whole = graph.read_bytes()
+    file = tmp_path / "lists" / f"{name}.npy"
+    whole = file.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
-        graph.write_bytes(whole[:length])
-        with pytest.raises(BundleError, match=r"cannot read .*nearest.usearch"):
+        file.write_bytes(whole[:length])
+        with pytest.raises(BundleError, match=rf"cannot read .*{name}.npy"):
             NearestIndex.load(tmp_path, np.arange(200, dtype=np.int32))
-    write_nearest(tmp_path / "other", embeddings[:199], exact_up_to=0)
-    graph.write_bytes((tmp_path / "other" / "nearest.usearch").read_bytes())
-    with pytest.raises(BundleError, match="not the graph of the 200 embeddings"):
+    write_nearest(tmp_path / "other", embeddings[:150], exact_up_to=0)
+    file.write_bytes((tmp_path / "other" / "lists" / f"{name}.npy").read_bytes())
+    with pytest.raises(BundleError, match="don't fit each other"):
         NearestIndex.load(tmp_path, np.arange(200, dtype=np.int32))
+    file.write_bytes(whole)
+    shutil.copy(tmp_path / "other" / "embeddings.npy", tmp_path)
+    with pytest.raises(BundleError, match="not the lists of the 150 embeddings"):
+        NearestIndex.load(tmp_path, np.arange(150, dtype=np.int32))
 
 
-def test_the_same_embeddings_give_the_same_graph(tmp_path: Path) -> None:
+def test_the_same_embeddings_give_the_same_lists(tmp_path: Path) -> None:
     embeddings = np.random.default_rng(1).normal(size=(500, 4)).astype(np.float32)
     for name in ("a", "b"):
         write_nearest(tmp_path / name, embeddings, exact_up_to=0)

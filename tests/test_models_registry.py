@@ -138,7 +138,7 @@ def test_a_config_of_another_name_is_refused(registry: Registry) -> None:
 
 
 def test_opening_bundles_imports_nothing_of_trainings() -> None:
-    code = "import sys, models.registry, models.indexes, usearch.index; print(*sys.modules)"
+    code = "import sys, models.registry, models.indexes; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"tensorflow", "keras", "pandas", "pyarrow", "matplotlib"} & set(done.stdout.split())
 

@@ -90,7 +90,7 @@ class Block:
         return len(self.ints)
 
     def take(self, rows: NDArray[np.int64]) -> "Block":
-        return Block(self.ints[rows], self.floats[rows])
+        return Block(self.ints.take(rows, 0), self.floats.take(rows, 0))
 
 
 def build_layout(config: Config) -> Layout:

@@ -63,7 +63,7 @@ class Heads:
             if logits:
                 parts.append(tf.sigmoid(raw[:, self.first[places[0]] : self.first[places[-1]] + 1]))
             else:
-                parts += [self._natural(k, raw, blocks)[:, None] for k in places]
+                parts += [tf.expand_dims(self._natural(k, raw, blocks), 1) for k in places]
         return tf.concat(parts, 1)
 
     def _natural(self, k: int, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor:
