@@ -141,8 +141,7 @@ class Adversarial(NoBias):
     def leave(self, raw: tf.Tensor, h: tf.Tensor, shown: Shown) -> tuple[tf.Tensor, "tf.Tensor | float"]:
         if shown.noise is None or shown.block is None:
             return raw, 0.0
-        rows = tf.transpose(h, [1, 0, 2])
-        flat = tf.reshape(rows, [tf.shape(rows)[0], h.shape[0] * h.shape[2]])
+        flat = tf.concat(h if isinstance(h, list) else tf.unstack(h), 1)
         return raw, self._adversary(reverse_gradient(flat, self._strength), shown.block)
 
 

@@ -26,13 +26,19 @@ class Columns:
 
         @tf.custom_gradient  # type: ignore[untyped-decorator]
         def taken(x: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-            return tf.gather(x, self.places, axis=1), lambda gradient: self._spread(gradient)
+            return self._taken(x), lambda gradient: self._spread(gradient)
 
         return taken(x)
 
     def rows_of(self, kernel: tf.Tensor) -> tf.Tensor:
         """What these columns meet of a kernel [D, H]: [L, H]."""
         return tf.gather(kernel, self.places)
+
+    def _taken(self, x: tf.Tensor) -> tf.Tensor:
+        """[n, D] to [n, L], run by run: a gather goes number by number."""
+        ends = np.cumsum([width for _, width in self._runs])
+        taken = [x[:, end - width : end] for (is_learnt, width), end in zip(self._runs, ends, strict=True) if is_learnt]
+        return tf.concat(taken, 1) if taken else x[:, :0]
 
     def _spread(self, columns: tf.Tensor) -> tf.Tensor:
         """[n, L] to [n, D]."""

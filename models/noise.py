@@ -42,6 +42,13 @@ class Noise:
             return x
         return tf.where(self.survive(tf.shape(x), dropped), x / (1 - dropped), 0.0)
 
+    def dropout_each(self, parts: list[tf.Tensor], dropped: float) -> list[tf.Tensor]:
+        """The same of several parts [n, H], by the numbers that they would get as one [parts, n, H]."""
+        if dropped == 0:
+            return parts
+        alive = tf.unstack(self.survive([len(parts), *tf.unstack(tf.shape(parts[0]))], dropped))
+        return [tf.where(mine, own / (1 - dropped), 0.0) for mine, own in zip(alive, parts, strict=True)]
+
 
 class Stacked(keras.initializers.Initializer):  # type: ignore[misc]
     """Glorot-uniform kernels [parts, in, out], each part from a seed of its own: equal parts would stay equal."""

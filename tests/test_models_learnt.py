@@ -20,6 +20,16 @@ def test_columns_are_taken_in_order_and_their_gradient_goes_back_to_them() -> No
     np.testing.assert_array_equal(columns.rows_of(tf.transpose(x)), [[1, 6], [4, 9]])
 
 
+def test_where_no_column_is_learnt_none_has_a_gradient() -> None:
+    columns, x = Columns([False, False]), tf.constant([[1.0, 2], [3, 4]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        taken = columns.of(x)
+        total = tf.reduce_sum(taken)
+    assert taken.shape == (2, 0)
+    assert tape.gradient(total, x).numpy().tolist() == [[0, 0], [0, 0]]
+
+
 def test_a_rectified_layer_by_hand() -> None:
     """x W + b = [1 1 + 2 1 - 4, 1 2 + 2 3 - 5] = [-1, 3]: the first unit is off."""
     x, kernel, bias = tf.constant([[1.0, 2]]), tf.constant([[1.0, 2], [1, 3]]), tf.constant([-4.0, -5])

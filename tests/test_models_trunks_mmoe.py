@@ -8,7 +8,7 @@ from trunk_samples import noise, small_trunk
 from data.errors import ConfigError
 from models.encoder import Split
 from models.trunks import Trunk
-from models.trunks.gates import Choice, combine, gate, gate_penalty, row_entropy
+from models.trunks.gates import Choice, combine, combine_each, gate, gate_penalty, row_entropy
 from models.trunks.parallel import normalise
 
 HALF_QUARTERS = np.log([[[2.0, 1.0, 1.0]]]).astype(np.float32)  # softmax: 1/2, 1/4, 1/4
@@ -23,6 +23,23 @@ def test_the_combination_is_the_gates_weighted_sum() -> None:
     gates = np.array([[[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]]], np.float32)  # one row, two objectives
     experts = np.array([[[4.0, 0.0]], [[8.0, 2.0]], [[0.0, 6.0]]], np.float32)
     assert combine(gates, experts).numpy().tolist() == [[[4.0, 2.0]], [[8.0, 2.0]]]
+
+
+def test_experts_one_by_one_are_combined_as_together() -> None:
+    """Values, and the gradients of gates and experts."""
+    random = np.random.default_rng(1)
+    gates, experts = (tf.constant(random.normal(size=shape).astype(np.float32)) for shape in ((7, 2, 3), (3, 7, 4)))
+    weights = tf.constant(random.normal(size=(2, 7, 4)).astype(np.float32))
+
+    def found(each: bool) -> list[np.ndarray]:
+        with tf.GradientTape() as tape:
+            tape.watch([gates, experts])
+            h = tf.stack(combine_each(gates, tf.unstack(experts))) if each else combine(gates, experts)
+            total = tf.reduce_sum(h * weights)
+        return [h.numpy(), *(gradient.numpy() for gradient in tape.gradient(total, [gates, experts]))]
+
+    for mine, theirs in zip(found(True), found(False), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_gates_renormalise_over_the_survivors() -> None:
@@ -129,5 +146,5 @@ def test_experts_one_by_one_as_in_training_are_those_side_by_side() -> None:
     plain = made(x)
     parts = made.networks.each(x, noise())
     np.testing.assert_allclose(tf.stack(parts), plain.units, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(combine(plain.gates, parts), plain.h, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(tf.stack(combine_each(plain.gates, parts)), plain.h, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(made(x, noise=noise()).h, plain.h, rtol=1e-5, atol=1e-6)

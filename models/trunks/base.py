@@ -13,9 +13,9 @@ from models.noise import Noise
 
 
 class TrunkOutput(NamedTuple):
-    """h [K, n, H], or K of [n, H] where each comes from a network of its own; gates [n, K, E], of the last level, 0 where an
-    objective cannot use an expert (E is 0 without experts); penalty: a scalar that is added to the loss; units [E, n, H]:
-    the (last level's) experts' outputs, None where they are no ReLU units."""
+    """h [K, n, H], or K of [n, H] where they are made one by one; gates [n, K, E], of the last level, 0 where an objective
+    cannot use an expert (E is 0 without experts); penalty: a scalar that is added to the loss; units [E, n, H]: the (last
+    level's) experts' outputs, None where they are no ReLU units."""
 
     h: "tf.Tensor | list[tf.Tensor]"
     gates: tf.Tensor

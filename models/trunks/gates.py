@@ -40,11 +40,14 @@ def gate(logits: tf.Tensor, alive: tf.Tensor | None = None) -> tf.Tensor:
     return tf.nn.softmax(tf.where(alive, logits, -float("inf")))
 
 
-def combine(gates: tf.Tensor, experts: "tf.Tensor | list[tf.Tensor]") -> tf.Tensor:
-    """h_k = sum_e g_ke f_e: gates [n, K, E] and experts [E, n, H] (or E of [n, H]) give [K, n, H]."""
-    by_row = tf.stack(experts, 1) if isinstance(experts, list) else tf.transpose(experts, [1, 0, 2])
-    mixed = tf.matmul(gates, by_row)
-    return tf.transpose(mixed, [1, 0, 2])
+def combine(gates: tf.Tensor, experts: tf.Tensor) -> tf.Tensor:
+    """h_k = sum_e g_ke f_e: gates [n, K, E] and experts [E, n, H] give [K, n, H]."""
+    return tf.transpose(tf.matmul(gates, tf.transpose(experts, [1, 0, 2])), [1, 0, 2])
+
+
+def combine_each(gates: tf.Tensor, experts: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The same of experts one by one, E of [n, H], as training has them: K of [n, H]."""
+    return tf.unstack(tf.matmul(gates, tf.stack(experts, 1)), axis=1)  # type: ignore[no-any-return]
 
 
 def survivors(noise: Noise | None, n: tf.Tensor, experts: int, dropped: float) -> tf.Tensor | None:

@@ -5,7 +5,7 @@ import tensorflow as tf
 from models.encoder import Split
 from models.noise import Noise, Stacked, derive
 from models.trunks.base import Trunk, TrunkOutput
-from models.trunks.gates import combine, gate, gate_penalty, logits, survivors
+from models.trunks.gates import combine, combine_each, gate, gate_penalty, logits, survivors
 from models.trunks.parallel import Parallel
 
 
@@ -40,4 +40,5 @@ class MMoE(Trunk):
         chosen = logits(x, self.gates.value)
         gates = gate(chosen, survivors(noise, tf.shape(chosen)[0], self.experts, self.settings.expert_dropout))
         penalty = gate_penalty(gates, self.settings.load_balance, self.settings.gate_entropy)
-        return TrunkOutput(combine(gates, outputs), gates, penalty, tf.convert_to_tensor(outputs))
+        h = combine_each(gates, outputs) if isinstance(outputs, list) else combine(gates, outputs)
+        return TrunkOutput(h, gates, penalty, tf.convert_to_tensor(outputs))

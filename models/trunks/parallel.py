@@ -72,7 +72,7 @@ class Parallel:
         given = tf.unstack(x) if x.shape.rank == 3 else [x]
         hidden = self._first(given) if self._has_numbers else self._each(0, self._for_parts(given))
         for i in range(1, self.depth):
-            hidden = self._each(i, self._dropped(hidden, noise, dropout))
+            hidden = self._each(i, noise.dropout_each(hidden, dropout))
         return hidden
 
     @property
@@ -85,27 +85,21 @@ class Parallel:
         assert self.columns is not None
         columns, own = self.columns, self._for_parts([self.columns.of(x) for x in given])
         layer = zip(self._for_parts(given), own, *self._weights_of(0), strict=True)
-        return [rectified(x, mine, kernel, bias[0], columns) for x, mine, kernel, bias in layer]
+        return [rectified(x, mine, kernel, bias, columns) for x, mine, kernel, bias in layer]
 
     def _each(self, i: int, hidden: list[tf.Tensor]) -> list[tf.Tensor]:
         """Layer ``i``'s units [n, H] of every network's [n, in]."""
         norms = [tf.unstack(norm.value) for norm in self.norms]
         layer = zip(hidden, *self._weights_of(i), strict=True)
-        sums = [tf.nn.bias_add(tf.matmul(own, kernel), bias[0]) for own, kernel, bias in layer]
+        sums = [tf.nn.bias_add(tf.matmul(own, kernel), bias) for own, kernel, bias in layer]
         return [self._activate(i, own, [norm[part] for norm in norms]) for part, own in enumerate(sums)]
 
     def _weights_of(self, i: int) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        return tf.unstack(self.kernels[i].value), tf.unstack(self.biases[i].value)
+        """Every network's kernel [in, out] and bias [out]."""
+        return tf.unstack(self.kernels[i].value), tf.unstack(self.biases[i].value[:, 0])
 
     def _for_parts(self, given: list[tf.Tensor]) -> list[tf.Tensor]:
         return given if len(given) == self.parts else given * self.parts
-
-    def _dropped(self, hidden: list[tf.Tensor], noise: Noise, dropout: float) -> list[tf.Tensor]:
-        """The hidden units [n, H] with dropout, by the numbers that they would get side by side."""
-        if dropout == 0:
-            return hidden
-        alive = tf.unstack(noise.survive([self.parts, *tf.unstack(tf.shape(hidden[0]))], dropout))
-        return [tf.where(mine, own / (1 - dropout), 0.0) for mine, own in zip(alive, hidden, strict=True)]
 
     def layer(self, i: int, hidden: "tf.Tensor | Split") -> tf.Tensor:
         """Layer ``i`` with its activation."""
