@@ -500,6 +500,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def quiet_tensorflow() -> None:
     """Import TensorFlow without the notes that its C++ side writes while it loads, before any log level applies."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from models.threads import one_thread_an_operation
+
+    one_thread_an_operation()
     screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

@@ -37,7 +37,9 @@ def ours(bfloat16: bool = False) -> Fit:
     from models.cost import flops_per_example
     from models.network import Network
     from models.step import Trainer
+    from models.threads import one_thread_an_operation
 
+    one_thread_an_operation()  # as `watchnext train` does
     config = parse_config(our_configuration(bfloat16), "the benchmark's configuration")
     layout = build_layout(config)
     network = Network(
@@ -98,7 +100,9 @@ def kuairand() -> Fit:
     from data.features.targets import TargetStats
     from models.network import Network
     from models.step import Trainer
+    from models.threads import one_thread_an_operation
 
+    one_thread_an_operation()
     config = load_config(ROOT / "training" / "presets" / "kuairand.toml")
     layout, k = build_layout(config), len(config.objectives)
     training = config.training.model_copy(update={"batch_size": 256})

@@ -156,11 +156,15 @@ def ingest_stage(base: Path, options: argparse.Namespace) -> None:
 def train_stage(base: Path, options: argparse.Namespace) -> None:
     """The day loop, which is asked after every day."""
     from data.columns import Batch
+    from data.memory import keep_freed
     from models.step import Trainer
+    from models.threads import one_thread_an_operation
     from training.days import learn_days
     from training.learner import Learner
     from training.plan import plan_run
 
+    keep_freed()  # both as `watchnext train` does
+    one_thread_an_operation()
     count, follow, begun = iter(range(1, options.days + 1)), Learner.follow, time.perf_counter()
     train_epoch = Trainer.train_epoch
 
