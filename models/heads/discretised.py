@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from data.config import Objective
 from data.features.targets import TargetStats
-from models.heads.logit import cross_entropy, logit
+from models.heads.logit import logit
 from models.heads.value import HUBER_DELTA
 
 
@@ -34,7 +34,7 @@ class Discretised:
 
     def row_losses(self, raw: tf.Tensor, target: tf.Tensor, group: tf.Tensor | None) -> tf.Tensor:
         above = tf.cast(target[:, None] > tf.constant(self._thresholds), raw.dtype)
-        losses = tf.reduce_mean(cross_entropy(raw, above), 1)
+        losses = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=above, logits=raw), 1)
         if not self._restoration:
             return losses
         error = (self._restore(tf.sigmoid(raw)) - target) / self._std
