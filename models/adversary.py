@@ -75,7 +75,7 @@ class Adversary(keras.layers.Layer):  # type: ignore[misc]
             losses.append(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)))
         numbers = guesses[:, CLASSES * len(self.categories) :]
         losses += tf.unstack(tf.reduce_mean(tf.square(numbers - floats), 0), num=self.side.float_width)
-        return tf.add_n(losses) / len(losses)
+        return tf.reduce_mean(losses)
 
     def get_config(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("side", "layers", "seed", "name")}

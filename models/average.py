@@ -21,9 +21,10 @@ class Average:
         """``step``: the number of steps taken before this one."""
         t = tf.cast(step, tf.float32)
         decay = tf.minimum(self._decay, (1 + t) / (self._ramp + t))
+        share = 1 - decay
         for name, average in self.values.items():
             apart = average - self._live[name]
-            tf.raw_ops.ResourceApplyGradientDescent(var=average.handle, alpha=1 - decay, delta=apart)
+            tf.raw_ops.ResourceApplyGradientDescent(var=average.handle, alpha=share, delta=apart)
 
     def swap(self) -> None:
         """Exchange the weights and their averages (twice: nothing changes)."""

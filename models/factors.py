@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
 import tensorflow as tf
 
@@ -41,7 +42,8 @@ class Factors:
         """
         request, video = (self._vectors(fields, blocks, noise) for fields in (self._request, self._video))
         lengths = [tf.reduce_mean(tf.reduce_sum(tf.square(vectors), 1)) for vectors in (*request, *video)]
-        return tf.reduce_sum(tf.add_n(request) * tf.add_n(video), 1, keepdims=True), self.factors.l2 * tf.add_n(lengths)
+        product = tf.reduce_sum(reduce(tf.add, request) * reduce(tf.add, video), 1, keepdims=True)
+        return product, self.factors.l2 * tf.reduce_sum(lengths)
 
     def mask(self, objectives: Sequence[str]) -> tf.Tensor:
         """[1, K]: 1 for the objectives that these factors serve."""

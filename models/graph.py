@@ -11,7 +11,7 @@ from data.config_training import TrainingConfig
 from data.features.layout import SIDES
 from models.average import Average
 from models.balancing.base import Balancing, Losses
-from models.balancing.gradients import Gradient, ObjectiveGradients, added
+from models.balancing.gradients import Gradient, ObjectiveGradients, added, gradients_of
 from models.network import Network
 from models.noise import Noise
 from models.optimizer import Optimizers
@@ -30,8 +30,8 @@ class Shown(NamedTuple):
 
 
 class Graph:
-    """The computations over a network's present variables. Called plainly they run at once, as a test may want them;
-    :class:`Compiled` has them as TensorFlow functions.
+    """The computations over a network's present variables; :class:`Compiled` has them as TensorFlow functions, and what
+    takes gradients runs within one only (:func:`~models.balancing.gradients.gradients_of`).
 
     Args:
         average: of the weights, if one is kept.
@@ -80,15 +80,13 @@ class Graph:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step on sum_k weight_k loss_k + the penalties, balanced as configured. Returns losses and counts [K]."""
         noise = Noise(seed, self.steps)
-        with tf.GradientTape(persistent=self.balancing.gradients) as tape:
-            losses, penalty = self.losses(blocks, targets, noise, shown)
-            weights = tf.stop_gradient(self.balancing.weights(losses))
-            total = tf.reduce_sum(weights * losses.values) + penalty
-            each = tf.unstack(losses.values) if self.balancing.gradients else []
+        losses, penalty = self.losses(blocks, targets, noise, shown)
+        weights = tf.stop_gradient(self.balancing.weights(losses))
+        total = tf.reduce_sum(weights * losses.values) + penalty
         if self.balancing.gradients:
-            gradients = self._balanced(tape, each, total, penalty, losses, noise)
+            gradients = self._balanced(total, penalty, losses, noise)
         else:
-            gradients = tape.gradient(total, self.optimizers.variables)
+            gradients = gradients_of(total, self.optimizers.variables)
         self.optimizers.apply(gradients)
         self.balancing.learn(losses, lambda: self.losses(blocks, targets, Noise(seed, self.steps), shown)[0].values)
         if self.average is not None:
@@ -121,21 +119,13 @@ class Graph:
         losses = ordering_losses(tf.gather(raw, first, axis=1), known, shown.slate, self.training.ordering.neighbours)
         return losses * tf.constant(weights, tf.float32)
 
-    def _balanced(
-        self,
-        tape: tf.GradientTape,
-        each: list[tf.Tensor],
-        total: tf.Tensor,
-        penalty: tf.Tensor,
-        losses: Losses,
-        noise: Noise,
-    ) -> list[Gradient | None]:
+    def _balanced(self, total: tf.Tensor, penalty: tf.Tensor, losses: Losses, noise: Noise) -> list[Gradient | None]:
         """The gradients: of what is shared, the method's mix of the objectives' own; of the rest, the weighted sum's."""
         variables, shared = self.optimizers.variables, self.network.shared
         own = [variable for variable in variables if all(variable is not other for other in shared)]
-        gradients = ObjectiveGradients.of(tape, each, shared)
+        gradients = ObjectiveGradients.of(losses.values, shared)
         mixed = gradients.mix(self.balancing.mix(gradients.products(), losses, noise))
-        found = [*added(mixed, tape.gradient(penalty, shared)), *tape.gradient(total, own)]
+        found = [*added(mixed, gradients_of(penalty, shared)), *gradients_of(total, own)]
         place = {id(variable): gradient for variable, gradient in zip([*shared, *own], found, strict=True)}
         return [place[id(variable)] for variable in variables]
 
@@ -149,9 +139,8 @@ class Graph:
 
     def products(self, blocks: Blocks, targets: tf.Tensor) -> tf.Tensor:
         """The inner products [K, K] of the objectives' gradients, as one vector each over all that they share."""
-        with tf.GradientTape(persistent=True) as tape:
-            each = tf.unstack(self.losses(blocks, targets, None)[0].values)
-        return ObjectiveGradients.of(tape, each, self.network.shared).products()
+        losses, _ = self.losses(blocks, targets, None)
+        return ObjectiveGradients.of(losses.values, self.network.shared).products()
 
 
 class Compiled:

@@ -139,7 +139,7 @@ class Network:
         """The penalty on the embeddings gathered for the batch: x as in :class:`Outputs`, rows [n]: 1 counts, 0 does not."""
         if not self.views:
             return self.encoder.penalty(x, rows)
-        return tf.add_n([view.penalty(part, rows) for view, part in zip(self.views, tf.unstack(x), strict=True)])
+        return tf.reduce_sum([view.penalty(part, rows) for view, part in zip(self.views, tf.unstack(x), strict=True)])
 
     def to_natural(self, raw: tf.Tensor, blocks: Blocks) -> tf.Tensor:
         """Predictions [n, K] in natural units from the raw outputs [n, S] of these blocks."""

@@ -109,6 +109,7 @@ class Adam:
         step = tf.cast(self.iterations.assign_add(1), tf.float32)
         powers = {"beta1_power": MEAN_DECAY**step, "beta2_power": SQUARE_DECAY**step}
         fixed = {"lr": self._rate, "beta1": MEAN_DECAY, "beta2": SQUARE_DECAY, "epsilon": EPSILON}
+        fixed = {name: tf.constant(value) for name, value in fixed.items()}  # not one for every variable
         for variable, m, v, gradient in zip(self._variables, self.momentums, self.velocities, gradients, strict=True):
             if gradient is None:
                 continue

@@ -28,6 +28,8 @@ from models.trainer_state import read_state, under, write_state
 PREDICT_ROWS = 4096
 BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
 """TensorFlow's option: products and what lies between them are rewritten; variables, sums and losses stay float32."""
+ARITHMETIC = "arithmetic_optimization"
+"""TensorFlow's option: among other things sums of pairs become one sum of many, in the order in which buffers are free."""
 CALL_ROWS = 32_768
 """The rows gathered for one call of the graph, about: enough that calls cost nothing, few enough for memory. The next
 call's are gathered, and copied for TensorFlow, while it computes."""
@@ -51,8 +53,8 @@ class Trainer:
 
     The state (weights, slots, averages, balancing's variables, the count of steps) is all that the next step depends on,
     besides its batch and seed: a trainer saved and loaded goes on to the bit. With ``deterministic`` TensorFlow's op
-    determinism is switched on, and with ``bfloat16`` oneDNN's matrix products in bfloat16, for the whole process: what it
-    predicts goes through them too, what it exports doesn't.
+    determinism is switched on and its arithmetic optimizer off (docs/decisions/0015), with ``bfloat16`` oneDNN's matrix
+    products in bfloat16, for the whole process: what it predicts goes through them too, what it exports doesn't.
     """
 
     def __init__(self, network: Network, training: TrainingConfig) -> None:
@@ -61,7 +63,7 @@ class Trainer:
         self.balancing = build_balancing(training.balancing, network.config.objectives)
         if training.deterministic:
             tf.config.experimental.enable_op_determinism()
-        tf.config.optimizer.set_experimental_options({BFLOAT16: training.bfloat16})
+        tf.config.optimizer.set_experimental_options({BFLOAT16: training.bfloat16, ARITHMETIC: not training.deterministic})
         self._build()
 
     def _build(self) -> None:

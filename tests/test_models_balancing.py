@@ -1,7 +1,9 @@
 """Each method against values worked out by hand, on vectors that are split over two variables."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -313,13 +315,22 @@ def batch(made: Trainer, n: int = 16, seed: int = 0) -> tuple[dict[object, tuple
     return tensors, tf.constant(targets)
 
 
+def traced(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """As a TensorFlow function: elsewhere nothing of the graph takes gradients."""
+    return tf.function(compute, autograph=False)  # type: ignore[no-any-return]
+
+
 def gradients_of(made: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[int, np.ndarray]:
     """By variable, the dense gradient that a step applies."""
     given: list[object] = []
     monkeypatch.setattr(made.optimizers, "apply", lambda gradients: given.extend(gradients))
-    made.graph.step(*batch(made), tf.constant(1, tf.int64))
-    variables = made.optimizers.variables
-    return {id(v): np.asarray(tf.convert_to_tensor(g)) for v, g in zip(variables, given, strict=True) if g is not None}
+
+    def dense() -> dict[int, tf.Tensor]:
+        made.graph.step(*batch(made), tf.constant(1, tf.int64))
+        found = zip(made.optimizers.variables, given, strict=True)
+        return {id(variable): tf.convert_to_tensor(gradient) for variable, gradient in found if gradient is not None}
+
+    return {place: gradient.numpy() for place, gradient in traced(dense)().items()}
 
 
 def by_objective(made: Trainer, variables: list[tf.Variable]) -> tuple[np.ndarray, np.ndarray]:
@@ -366,7 +377,6 @@ def test_cosines_by_hand() -> None:
     blocks, targets = random_blocks(made.network.layout, 16), random_targets(made.network.config, 16, masked=0.0)
     targets[:, 1] = 1 - targets[:, 0]
     targets[:, 2] = np.nan
-    made._compiled.products = made.graph.products  # without its graph, which takes seconds to trace
     cosines = made.gradient_cosines(blocks, targets)
     with tf.GradientTape(persistent=True) as tape:
         raw = made.network.forward(batch(made)[0]).raw
@@ -390,13 +400,14 @@ def test_a_killed_run_goes_on_to_the_bit_and_bears_an_absent_objective(kind: str
     blocks, targets = batch(made)
     absent = tf.where([[False, True, False]], math.nan, targets)
     seed = tf.constant(1, tf.int64)
-    assert made.graph.step(blocks, absent, seed)[1].numpy().tolist() == [16, 0, 16]
+    step = traced(made.graph.step)
+    assert step(blocks, absent, seed)[1].numpy().tolist() == [16, 0, 16]
     for name, variable in made.balancing.variables.items():
         assert variable.shape == () or np.array_equal(variable[1], before[name][1], equal_nan=True), name
     made.save(tmp_path)
     resumed.load(tmp_path)
-    for of in (made, resumed):
-        of.graph.step(blocks, targets, seed)
+    step(blocks, targets, seed)
+    traced(resumed.graph.step)(blocks, targets, seed)
     for mine, theirs in zip(made.optimizers.variables, resumed.optimizers.variables, strict=True):
         assert np.isfinite(mine.numpy()).all()
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())

@@ -1,10 +1,22 @@
 """Each objective's gradient of the shared parameters, all of them taken as one vector."""
 
 from collections.abc import Sequence
+from functools import reduce
 
 import tensorflow as tf
 
 Gradient = tf.Tensor | tf.IndexedSlices
+
+
+def gradients_of(value: tf.Tensor, variables: Sequence[tf.Variable]) -> list["Gradient | None"]:
+    """The gradient of ``value`` for each variable, None where it has no part in it. Only within a ``tf.function``.
+
+    The gradients that reach a tensor from three or more sides are added pair by pair. A tape adds them all at once
+    (AddN), which begins with whichever buffer is free first: the last bits then depend on which operation ended before
+    which, TensorFlow's op determinism or not (docs/decisions/0015).
+    """
+    pairs = tf.AggregationMethod.EXPERIMENTAL_TREE
+    return tf.gradients(value, list(variables), aggregation_method=pairs)  # type: ignore[no-any-return]
 
 
 class ObjectiveGradients:
@@ -23,16 +35,14 @@ class ObjectiveGradients:
         self._parts = [_part(list(of_variable)) for of_variable in zip(*gradients, strict=True)]
 
     @classmethod
-    def of(
-        cls, tape: tf.GradientTape, losses: Sequence[tf.Tensor], variables: Sequence[tf.Variable]
-    ) -> "ObjectiveGradients":
-        """A backward pass for each of the losses, which a persistent tape has recorded."""
-        return cls([tape.gradient(loss, list(variables)) for loss in losses])
+    def of(cls, losses: tf.Tensor, variables: Sequence[tf.Variable]) -> "ObjectiveGradients":
+        """A backward pass for each of the losses [K], within a ``tf.function``."""
+        return cls([gradients_of(loss, variables) for loss in tf.unstack(losses)])
 
     def products(self) -> tf.Tensor:
         """g_i . g_j [K, K]."""
         flat = [tf.reshape(part[0], [self._count, -1]) for part in self._parts if part is not None]
-        return tf.add_n([tf.zeros([self._count] * 2), *(tf.matmul(each, each, transpose_b=True) for each in flat)])
+        return reduce(tf.add, (tf.matmul(each, each, transpose_b=True) for each in flat), tf.zeros([self._count] * 2))
 
     def mix(self, coefficients: tf.Tensor) -> list["Gradient | None"]:
         """sum_k coefficients_k g_k, per variable."""

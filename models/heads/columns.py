@@ -1,6 +1,6 @@
 """Every objective's head, and which columns of the raw outputs are its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -49,38 +49,47 @@ class Heads:
             blocks: the sides that ``raw`` came from.
         """
         defined = ~tf.math.is_nan(targets)
-        known = tf.unstack(tf.where(defined, targets, 0.0), axis=1)
-        each = zip(self._each(raw, blocks), known, strict=True)
-        values = tf.stack([head.row_losses(own, mine, group) for (head, own, group), mine in each], 1)
+        values = self._row_losses(raw, tf.where(defined, targets, 0.0), blocks)
         counts = tf.reduce_sum(tf.cast(defined, raw.dtype), 0)
         return tf.reduce_sum(tf.where(defined, values, 0.0), 0) / tf.maximum(counts, 1), counts
 
     def to_natural(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor:
         """Predictions [n, K] in natural units from raw [n, S]; those of logits side by side in one operation."""
         parts = []
-        for logits, run in groupby(range(len(self.heads)), lambda k: isinstance(self.heads[k], Logit)):
-            places = list(run)
+        for logits, places in self._runs():
+            own = raw[:, self._columns(places)]
             if logits:
-                parts.append(tf.sigmoid(raw[:, self.first[places[0]] : self.first[places[-1]] + 1]))
+                parts.append(tf.sigmoid(own))
             else:
-                parts += [tf.expand_dims(self._natural(k, raw, blocks), 1) for k in places]
+                k = places[0]
+                parts.append(self.heads[k].to_natural(own, self._group_of(k, blocks))[:, None])
         return tf.concat(parts, 1)
 
-    def _natural(self, k: int, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor:
-        """One objective's predictions [n]."""
-        own = raw[:, self.first[k] : self.first[k] + self.outputs[k]]
-        return self.heads[k].to_natural(own, self._group_of(k, blocks))
+    def _row_losses(self, raw: tf.Tensor, known: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor:
+        """Every objective's loss of each row [n, K] of known targets [n, K]; those of logits in one operation."""
+        parts = []
+        for logits, places in self._runs():
+            own, target = raw[:, self._columns(places)], known[:, places[0] : places[-1] + 1]
+            if logits:
+                parts.append(tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=own))
+            else:
+                k = places[0]
+                parts.append(self.heads[k].row_losses(own, target[:, 0], self._group_of(k, blocks))[:, None])
+        return tf.concat(parts, 1)
+
+    def _runs(self) -> Iterator[tuple[bool, list[int]]]:
+        """The objectives: neighbours that are logits together, every other one alone."""
+        for k, run in groupby(range(len(self.heads)), lambda k: -1 if isinstance(self.heads[k], Logit) else k):
+            yield k < 0, list(run)
+
+    def _columns(self, places: Sequence[int]) -> slice:
+        """The raw outputs of neighbouring objectives."""
+        return slice(self.first[places[0]], self.first[places[-1]] + self.outputs[places[-1]])
 
     def _group_of(self, k: int, blocks: Mapping[Side, TensorBlock]) -> tf.Tensor | None:
         """The rows' duration groups [n], where objective k has some."""
         place = self._group[k]
         return None if place is None else blocks["video"][0][:, place]
-
-    def _each(self, raw: tf.Tensor, blocks: Mapping[Side, TensorBlock]) -> list[tuple[Head, tf.Tensor, tf.Tensor | None]]:
-        """Each head with its columns of raw and its rows' duration groups."""
-        columns = tf.split(raw, self.outputs, 1)
-        groups = [self._group_of(k, blocks) for k in range(len(self.heads))]
-        return list(zip(self.heads, columns, groups, strict=True))
 
 
 def head_of(objective: Objective, stats: TargetStats) -> Head:

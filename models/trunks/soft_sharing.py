@@ -38,7 +38,7 @@ class SoftSharing(Trunk):
         strength = self.settings.tie / (1 - self.settings.tie)
         if strength == 0:
             return tf.constant(0.0)
-        return strength * tf.add_n([apart(weight) for weight in self.networks.weights])
+        return strength * tf.reduce_sum([apart(weight) for weight in self.networks.weights])
 
 
 def apart(weight: tf.Tensor) -> tf.Tensor:
