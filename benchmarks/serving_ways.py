@@ -22,7 +22,7 @@ import numpy as np
 from data.features.layout import Block
 from data.home import Home
 from models.registry import Registry
-from service.loading import serve_bundle
+from service.loading import load_catalogue, serve_bundle
 from service.serving import Serving
 
 Array = np.ndarray[Any, Any]
@@ -51,6 +51,7 @@ class Way:
         self.bundle, self.threads = registry.open(name), threads
         self.extra = home / "plain" / name
         self.serving: Serving = serve_bundle(self.bundle)
+        self.raw = load_catalogue(self.bundle, self.serving.features)
         self._rng = np.random.default_rng(os.getpid())
 
     def ask(self, n: int, rng: np.random.Generator | None = None) -> Asked:
@@ -64,8 +65,10 @@ class Way:
         return Asked(of_user.user, of_user.context, rows, features.cross(of_user, rows))
 
     def inputs(self, asked: Asked, spread: bool) -> dict[str, Array]:
-        """By name; ``spread``: the request's rows repeated for every candidate."""
-        n, video, found = len(asked.rows), self.serving.catalogue.take(asked.rows), {}
+        """By name; ``spread``: for the plain graph, the request's rows repeated for every candidate and its videos as they
+        come."""
+        n, found = len(asked.rows), {}
+        video = (self.raw if spread else self.serving.catalogue).take(asked.rows)
         blocks = {"user": asked.user, "context": asked.context, "video": video, "cross": asked.cross}
         for side, block in blocks.items():
             for part, values in (("ints", block.ints), ("floats", block.floats)):

@@ -64,12 +64,15 @@ class Encoder:
         parts = self._parts(blocks, noise)
         return _join([*(part for side in ORDER for part in parts[side]), *self._multiply(parts)])
 
-    def split(self, blocks: Mapping[Side, TensorBlock]) -> Split:
-        """The same for one request: user and context of one row, video and cross (and so the products) of n."""
+    def split(self, blocks: Mapping[Side, TensorBlock], encoded: bool = False) -> Split:
+        """The same for one request: user and context of one row, video and cross (and so the products) of n.
+
+        ``encoded``: the video's floats are its part of x already, as :meth:`side` gives it.
+        """
         parts = self._parts(blocks, None)
         fixed = [part for side in REQUEST_SIDES for part in self._row(side, blocks[side])]
-        moving = [part for side in CANDIDATE_SIDES for part in parts[side]]
-        return Split(_join(fixed), _join([*moving, *self._multiply(parts)]))
+        video = [blocks["video"][1]] if encoded else parts["video"]
+        return Split(_join(fixed), _join([*video, *parts["cross"], *self._multiply(parts)]))
 
     def side(self, side: Side, block: TensorBlock, noise: Noise | None = None) -> tf.Tensor:
         """One side's part of x [n, side_width]; the training-only side, too, is encoded this way."""

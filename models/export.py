@@ -15,7 +15,7 @@ from data.errors import ConfigError
 from data.features.layout import Layout
 from models.encoder import CANDIDATE_SIDES, ORDER, REQUEST_SIDES, side_width
 from models.network import Blocks, Network
-from models.scorer import FACTS, FORMAT, input_name
+from models.scorer import ENCODED_BYTES, FACTS, FORMATS, VIDEOS_FILE, input_name
 
 OPSET = 17
 LARGE_BYTES = 1 << 20
@@ -45,21 +45,53 @@ def export_saved_model(network: Network, folder: Path) -> None:
 def export_scorer(network: Network, path: Path) -> None:
     """Write the compiled scorer (ONNX) that :class:`models.scorer.Scorer` runs: one request's candidates at a time. Of a
     trunk without experts it gives no gates. Large tables lie in a file beside it, which ONNX Runtime maps into memory:
-    processes share them, and none reads them whole.
+    processes share them, and none reads them whole. Where videos can be encoded beforehand (:func:`encodes`), the scorer
+    takes them so, and the graph that does it lies beside it too.
 
     Raises:
         ConfigError: no feature tells candidates apart.
     """
-    import onnx
-    import tf2onnx
-
     if not _tells_candidates_apart(network.layout):
         raise ConfigError("nothing to rank by: the configuration has no feature of the video or of user and video together")
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    function = request_function(network.copy(spare=False), gates=network.trunk.experts > 0)
-    model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
-    onnx.helper.set_model_props(model, {FACTS: json.dumps(scorer_facts(network))})
+    frozen, facts = network.copy(spare=False), scorer_facts(network)
     path.parent.mkdir(parents=True, exist_ok=True)
+    videos = path.with_name(VIDEOS_FILE)
+    for old in (videos, videos.with_suffix(TABLES_SUFFIX)):
+        old.unlink(missing_ok=True)
+    encoded = encodes(network)
+    model = _converted(request_function(frozen, network.trunk.experts > 0, encoded))
+    if encoded:
+        read = {given.name for given in model.graph.input}
+        ints = network.layout.sides["video"].int_width if input_name("video", "ints") in read else 0
+        facts["encoded"] = {"ints": ints, "floats": side_width(network.layout, "video")}
+        _write(_converted(videos_function(frozen)), {}, videos)
+    _write(model, facts, path)
+
+
+def encodes(network: Network) -> bool:
+    """Whether the videos' part of x is looked up beforehand: where there is one of them and something to look up, and no
+    more videos have embeddings than may be kept encoded."""
+    fields = network.layout.sides["video"].ints
+    if network.views or not fields:
+        return False
+    rows = max(network.table_sizes[field.table] for field in fields)
+    return 4 * rows * side_width(network.layout, "video") <= ENCODED_BYTES
+
+
+def _converted(function: tf.types.experimental.PolymorphicFunction) -> Any:
+    """The function as an ONNX model."""
+    import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
+    return model
+
+
+def _write(model: Any, facts: dict[str, Any], path: Path) -> None:
+    """An ONNX model with its facts, its large tables beside it."""
+    import onnx
+
+    onnx.helper.set_model_props(model, {FACTS: json.dumps(facts)})
     apart = path.with_suffix(TABLES_SUFFIX)
     apart.write_bytes(b"")  # with every file's rights: onnx would make it readable by its owner alone
     onnx.save(model, str(path), save_as_external_data=True, location=apart.name, size_threshold=LARGE_BYTES)
@@ -71,7 +103,7 @@ def scorer_facts(network: Network) -> dict[str, Any]:
     """What the scorer must know besides the graph, JSON-ready."""
     sides = network.layout.sides
     return {
-        "format": FORMAT,
+        "format": FORMATS[-1],
         "objectives": list(network.config.objective_names),
         "experts": network.trunk.experts,
         "widths": {side: {"ints": sides[side].int_width, "floats": sides[side].float_width} for side in ORDER},
@@ -111,18 +143,35 @@ def rows_function(network: Network) -> tf.types.experimental.PolymorphicFunction
     return tf.function(predict, input_signature=list(specs.values()))
 
 
-def request_function(network: Network, gates: bool = True) -> tf.types.experimental.PolymorphicFunction:
-    """The same for one request: user and context have one row, video and cross n. Without ``gates``: predictions alone."""
+def request_function(
+    network: Network, gates: bool = True, encoded: bool = False
+) -> tf.types.experimental.PolymorphicFunction:
+    """The same for one request: user and context have one row, video and cross n. Without ``gates``: predictions alone.
+    ``encoded``: the video's floats are what :func:`videos_function` gives."""
     specs = input_specs(network.layout, request_rows=1)
+    if encoded:
+        floats = input_name("video", "floats")
+        specs[floats] = tf.TensorSpec([None, side_width(network.layout, "video")], tf.float32, floats)
 
     def rank(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         named = dict(zip(specs, tensors, strict=True))
         blocks = _blocks(named, network.layout)
-        outputs = network.forward_request(blocks)
+        outputs = network.forward_request(blocks, encoded)
         answer = {"predictions": network.to_natural(outputs.raw, blocks)}
         return {**answer, "gates": outputs.gates} if gates else answer
 
     return tf.function(rank, input_signature=list(specs.values()))
+
+
+def videos_function(network: Network) -> tf.types.experimental.PolymorphicFunction:
+    """n videos to their part of x [n, side_width]."""
+    specs = {name: spec for name, spec in input_specs(network.layout, None).items() if name.startswith("video_")}
+
+    def encode(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        blocks = _blocks(dict(zip(specs, tensors, strict=True)), network.layout)
+        return {"encoded": network.encoder.side("video", blocks["video"])}
+
+    return tf.function(encode, input_signature=list(specs.values()))
 
 
 def input_specs(layout: Layout, request_rows: int | None) -> dict[str, tf.TensorSpec]:

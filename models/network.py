@@ -111,10 +111,13 @@ class Network:
         inputs = noise.dropout(x, self.config.model.input_dropout) if noise else x
         return self._outputs(inputs, blocks, noise)._replace(x=x)
 
-    def forward_request(self, blocks: Blocks) -> Outputs:
-        """The same for one request's candidates, without training: user and context have one row, video and cross n."""
+    def forward_request(self, blocks: Blocks, encoded: bool = False) -> Outputs:
+        """The same for one request's candidates, without training: user and context have one row, video and cross n.
+
+        ``encoded``: the video's floats are its part of x already (of a network with one set of embeddings alone).
+        """
         views = [view.split(blocks) for view in self.views]
-        return self._outputs(stack(views) if views else self.encoder.split(blocks), blocks, None)
+        return self._outputs(stack(views) if views else self.encoder.split(blocks, encoded), blocks, None)
 
     def _outputs(self, x: "tf.Tensor | Split", blocks: Blocks, noise: Noise | None) -> Outputs:
         shown = Shown(self.encoder, blocks.get("training_only"), noise)

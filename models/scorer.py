@@ -18,9 +18,16 @@ from data.features.layout import Block
 from models.calibration import Calibration, Predictions
 
 SCORER_FILE = "scorer.onnx"
+VIDEOS_FILE = "scorer.videos.onnx"
+"""The graph that encodes videos, where the scorer's own takes them encoded."""
+ENCODED_BYTES = 1 << 24
+"""What a catalogue's encoded rows may take, in each process,"""
+ENCODED_ROWS = 2048
+"""and how many are encoded at once: the runtime keeps the memory of that."""
 FACTS = "watchnext"
 """The key of the model's metadata under which the facts stand, as JSON."""
-FORMAT = 1
+FORMATS = (1, 2)
+"""Those that are read; the last is written. In 1 the graph always takes the videos as they come."""
 ONE_ROW = ("user", "context")
 """The sides of which a request has one row; ``video`` and ``cross`` have one per candidate."""
 
@@ -46,13 +53,20 @@ class Scorer:
         experts: E, of the gates.
         calibration: what the network's predictions go through.
         split: what of the network is computed once a request, as :func:`models.export.split_facts` tells.
+        encoded: the bytes of a video once it is encoded; 0 where the graph takes videos as they come.
     """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, facts: Mapping[str, Any], calibration: Calibration | None = None
+        self,
+        session: onnxruntime.InferenceSession,
+        facts: Mapping[str, Any],
+        calibration: Calibration | None = None,
+        videos: onnxruntime.InferenceSession | None = None,
     ) -> None:
-        self._session = session
+        self._session, self._videos = session, videos
         self._widths: dict[str, dict[str, int]] = facts["widths"]
+        self._given: dict[str, dict[str, int]] = {**self._widths, "video": facts.get("encoded") or self._widths["video"]}
+        self.encoded = 4 * sum(self._given["video"].values()) if videos else 0
         self._inputs = {given.name for given in session.get_inputs()}
         self.objectives = tuple(facts["objectives"])
         self.experts = int(facts["experts"])
@@ -71,19 +85,32 @@ class Scorer:
             BundleError: a file is missing, damaged, or of another format.
         """
         path = folder / SCORER_FILE
-        if not path.is_file():
-            raise BundleError(f"the bundle has no scorer: {path} is missing")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
-        except Exception as error:  # the runtime has no exception of its own to name
-            raise BundleError(f"cannot read the scorer {path}: {str(error).splitlines()[0]}") from None
-        if facts.get("format") != FORMAT:
-            raise BundleError(f"{path}: expected scorer format {FORMAT}, got {facts.get('format')!r}")
-        return cls(session, facts, Calibration.load(folder, facts["objectives"]))
+        session, facts = _read(path, threads)
+        if facts.get("format") not in FORMATS:
+            known = " or ".join(map(str, FORMATS))
+            raise BundleError(f"{path}: expected scorer format {known}, got {facts.get('format')!r}")
+        videos = _read(folder / VIDEOS_FILE, 1)[0] if facts.get("encoded") else None
+        return cls(session, facts, Calibration.load(folder, facts["objectives"]), videos)
+
+    def keeps(self, videos: int) -> bool:
+        """Whether a catalogue of so many is worth its memory encoded."""
+        return 0 < videos * self.encoded <= ENCODED_BYTES
+
+    def encode(self, video: Block) -> Block:
+        """n videos as the graph takes them, which :meth:`score` takes too: the floats are their part of the network's input,
+        the embeddings looked up."""
+        if self._videos is None:
+            return video
+        for part, values, kind in (("ints", video.ints, np.int32), ("floats", video.floats, np.float32)):
+            _check("video", part, values, (len(video), self._widths["video"][part]), np.dtype(kind))
+        named = {input_name("video", "ints"): video.ints, input_name("video", "floats"): video.floats}
+        feed = {given.name: named[given.name] for given in self._videos.get_inputs()}
+        parts = [
+            self._videos.run(None, {name: values[start : start + ENCODED_ROWS] for name, values in feed.items()})[0]
+            for start in range(0, max(len(video), 1), ENCODED_ROWS)
+        ]
+        floats = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return Block(video.ints[:, : self._given["video"]["ints"]], floats)
 
     def score(self, user: Block, context: Block, video: Block, cross: Block) -> Scores:
         """Score n candidates of one request. A candidate's scores don't depend on the others.
@@ -91,18 +118,20 @@ class Scorer:
         Args:
             user: one row.
             context: one row.
-            video: n rows.
+            video: n rows, as they come or out of :meth:`encode`.
             cross: n rows (of width 0 where the configuration has no such feature).
 
         Raises:
             ValueError: a block has other rows, columns or types than the network was trained with.
         """
         n = len(video)
+        if self._videos is not None and video.floats.shape[1] == self._widths["video"]["floats"]:
+            video = self.encode(video)
         feed = {}
         for side, block in (("user", user), ("context", context), ("video", video), ("cross", cross)):
             rows = 1 if side in ONE_ROW else n
             for part, values, kind in (("ints", block.ints, np.int32), ("floats", block.floats, np.float32)):
-                self._check(side, part, values, rows, np.dtype(kind))
+                _check(side, part, values, (rows, self._given[side][part]), np.dtype(kind))
                 if (name := input_name(side, part)) in self._inputs:
                     feed[name] = values
         k = len(self.objectives)
@@ -111,8 +140,22 @@ class Scorer:
         predictions, *gates = self._session.run(self._outputs, feed)
         return Scores(self.calibration.apply(predictions), gates[0] if gates else np.zeros((n, k, 0), np.float32))
 
-    def _check(self, side: str, part: str, values: NDArray[Any], rows: int, kind: np.dtype[Any]) -> None:
-        expected = (rows, self._widths[side][part])
-        if values.shape != expected or values.dtype != kind:
-            came = f"{values.dtype} of shape {values.shape}"
-            raise ValueError(f"{side} {part}: expected {kind} of shape {expected}, got {came}")
+
+def _read(path: Path, threads: int) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
+    """A graph, and the facts that are in it."""
+    if not path.is_file():
+        raise BundleError(f"the bundle has no scorer: {path} is missing")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return session, json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+    except Exception as error:  # the runtime has no exception of its own to name
+        raise BundleError(f"cannot read the scorer {path}: {str(error).splitlines()[0]}") from None
+
+
+def _check(side: str, part: str, values: NDArray[Any], expected: tuple[int, int], kind: np.dtype[Any]) -> None:
+    if values.shape != expected or values.dtype != kind:
+        came = f"{values.dtype} of shape {values.shape}"
+        raise ValueError(f"{side} {part}: expected {kind} of shape {expected}, got {came}")

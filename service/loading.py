@@ -20,7 +20,7 @@ from models.scorer import Scorer
 from service.generators.sources import load_sources
 from service.inputs import Query
 from service.pipeline import Candidates, hydrate, score
-from service.serving import Serving
+from service.serving import Serving, as_it_comes
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -55,6 +55,8 @@ def serve_bundle(bundle: Bundle) -> Serving:
     scorer = Scorer.load(bundle.extra)
     if scorer.objectives != config.objective_names:
         raise BundleError(f"{bundle.extra}: the scorer predicts {scorer.objectives}, expected {config.objective_names}")
+    catalogue = load_catalogue(bundle, features)
+    encode = scorer.encode if scorer.keeps(len(catalogue)) else as_it_comes
     ranking = Ranking.of(config.ranking, config.objectives, bundle.manifest.reference_means)
     warn_of_gaps(ranking, {**bundle.manifest.reference_means, **config.ranking.reference_means})
     return Serving(
@@ -64,9 +66,10 @@ def serve_bundle(bundle: Bundle) -> Serving:
         config=config,
         features=features,
         scorer=scorer,
-        catalogue=load_catalogue(bundle, features),
+        catalogue=encode(catalogue),
         sources=load_sources(bundle, features),
         ranking=ranking,
+        encode=encode,
         lease=lease,
     )
 

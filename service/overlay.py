@@ -53,7 +53,7 @@ def lay(waiting: Rows, gone: frozenset[str], serving: Serving) -> Serving:
         table = EntityTable("video_id", _batch(rows, serving))
         features = serving.features.with_videos(table)
         first = len(serving.features.video_ids) + 1
-        over = LaidCatalogue(serving.catalogue, features.live_catalogue(), first)
+        over = LaidCatalogue(serving.catalogue, serving.encode(features.live_catalogue()), first)
         laid = replace(laid, features=features, catalogue=over)
         laid = replace(laid, sources=with_live_videos(laid, table, first))
     hidden = frozenset(row for row in laid.index_rows(list(gone)).tolist() if row >= 0)

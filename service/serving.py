@@ -1,6 +1,6 @@
 """What answers requests: one loaded, warmed bundle, and the slot that holds it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Protocol
@@ -29,6 +29,10 @@ class Catalogue(Protocol):
         ...
 
 
+def as_it_comes(block: Block) -> Block:
+    return block
+
+
 @dataclass(frozen=True)
 class Serving:
     """Immutable, so that a request which has taken it sees one version from beginning to end."""
@@ -44,6 +48,7 @@ class Serving:
     ranking: Ranking
     taken_down: frozenset[str] = frozenset()
     taken_down_rows: frozenset[int] = frozenset()
+    encode: Callable[[Block], Block] = as_it_comes  # from videos' features to what the catalogue has of them
     lease: Lease | None = None  # keeps its folder from being collected, until nothing refers to it any more
 
     @property

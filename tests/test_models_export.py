@@ -28,7 +28,7 @@ from data.errors import BundleError, ConfigError
 from data.features.layout import Block
 from models.encoder import ORDER
 from models.export import export_saved_model, export_scorer
-from models.scorer import SCORER_FILE, Scorer
+from models.scorer import SCORER_FILE, VIDEOS_FILE, Scorer
 from models.step import Trainer
 
 PLAIN_WATCH = {**WATCH, "transform": "none"}
@@ -91,6 +91,64 @@ def test_saved_model_scorer_and_trainer_agree(name: str, tmp_path: Path) -> None
         }
         assert set(function.structured_input_signature[1]) == set(inputs)
         np.testing.assert_allclose(function(**inputs)["predictions"], expected, **close)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_videos_encoded_beforehand_score_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit as those encoded with the request, however many at once, and as in one graph up to rounding."""
+    trainer = trained(name)
+    export_scorer(trainer.network, tmp_path / SCORER_FILE)
+    scorer, blocks = Scorer.load(tmp_path), random_blocks(trainer.network.layout, 64, seed=4)
+    request = one_request(blocks, np.arange(10, 40))
+    expected = score(scorer, request)
+    monkeypatch.setattr("models.scorer.ENCODED_ROWS", 7)
+    encoded = scorer.encode(blocks["video"])
+    embedded = bool(trainer.network.layout.sides["video"].ints)
+    assert bool(scorer.encoded) == embedded == (tmp_path / VIDEOS_FILE).is_file()
+    assert not embedded or encoded.floats.shape[1] > blocks["video"].floats.shape[1]
+    taken = encoded.take(np.arange(10, 40))
+    np.testing.assert_array_equal(score(scorer, {**request, "video": taken}), expected)
+    other = scorer.encode(blocks["video"].take(np.arange(30)))
+    assert not np.array_equal(score(scorer, {**request, "video": other}), expected)
+
+    monkeypatch.setattr("models.export.ENCODED_BYTES", 0)
+    export_scorer(trainer.network, tmp_path / SCORER_FILE)
+    assert not (tmp_path / VIDEOS_FILE).exists()
+    whole = Scorer.load(tmp_path)
+    assert whole.encoded == 0
+    assert whole.encode(blocks["video"]) is blocks["video"]
+    np.testing.assert_allclose(score(whole, request), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_small_catalogues_are_kept_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_scorer(trained("everything").network, tmp_path / SCORER_FILE)
+    scorer = Scorer.load(tmp_path)
+    monkeypatch.setattr("models.scorer.ENCODED_BYTES", 10 * scorer.encoded)
+    assert [scorer.keeps(videos) for videos in (1, 10, 11)] == [True, True, False]
+    assert not Scorer.load(written_as(1, tmp_path)).keeps(1)
+
+
+def test_bundles_of_before_are_read_and_those_to_come_refused(tmp_path: Path) -> None:
+    trainer = trained("everything")
+    export_scorer(trainer.network, tmp_path / "now" / SCORER_FILE)
+    request = one_request(random_blocks(trainer.network.layout, N, seed=4), np.arange(N))
+    expected = score(Scorer.load(tmp_path / "now"), request)
+    before = Scorer.load(written_as(1, tmp_path / "before", trainer))
+    np.testing.assert_allclose(score(before, request), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(BundleError, match="expected scorer format 1 or 2, got 3"):
+        Scorer.load(written_as(3, tmp_path / "later", trainer))
+    (tmp_path / "now" / VIDEOS_FILE).unlink()
+    with pytest.raises(BundleError, match=r"scorer\.videos\.onnx is missing"):
+        Scorer.load(tmp_path / "now")
+
+
+def written_as(version: int, folder: Path, trainer: Trainer | None = None) -> Path:
+    """The folder, with a scorer that takes videos as they come and says it is of that format."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.export.ENCODED_BYTES", 0)
+        patch.setattr("models.export.FORMATS", (version,))
+        export_scorer((trainer or trained("everything")).network, folder / SCORER_FILE)
+    return folder
 
 
 def test_a_score_does_not_depend_on_the_other_candidates(tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ def test_the_compiled_scorer_is_the_plain_network(kind: str, data: st.DataObject
         scores = scorer.score(*(request[side] for side in ORDER))
         np.testing.assert_allclose(scores.predictions, expected, **CLOSE)
         np.testing.assert_allclose(scores.gates, gates, **CLOSE)
+        beforehand = scorer.score(*(scorer.encode(request[side]) if side == "video" else request[side] for side in ORDER))
+        np.testing.assert_array_equal(beforehand.predictions, scores.predictions)
     request = requested(network, 70, seed=70)  # enough for two threads
     expected, gates = plain(network, request)
     shared = Scorer.load(tmp_path, threads=2).score(*(request[side] for side in ORDER))

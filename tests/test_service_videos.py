@@ -119,6 +119,24 @@ def test_its_row_is_made_of_its_content(home: Path) -> None:
         assert video.floats[0].tolist() != unknown.floats[0].tolist()
 
 
+def test_its_row_is_encoded_as_the_catalogue_is(home: Path) -> None:
+    class Showing(FakeScorer):
+        def score(self, user: Any, context: Any, video: Any, cross: Any) -> Any:
+            shown.append(video)
+            return super().score(user, context, video, cross)
+
+    def doubled(block: Block) -> Block:
+        return Block(block.ints, np.hstack([block.floats, block.floats]))
+
+    shown: list[Block] = []
+    plain = serving(Showing())
+    for bundle in (plain, replace(plain, encode=doubled, catalogue=doubled(encoder().catalogue()))):
+        with client_of(bundle, clock=lambda: NOW) as client:
+            put(client, "twin", columns={"tags": ["t1"]})
+            rank(client, "twin", encoder().video_ids[0])
+    np.testing.assert_array_equal(shown[-1].floats, doubled(shown[-3 if len(shown) > 3 else 0]).floats)
+
+
 def test_a_change_of_a_known_video_holds_from_the_next_request_on(client: TestClient) -> None:
     before = client.get("/v1/videos/v2").json()
     assert before["taken_down_at"] is None
