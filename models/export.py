@@ -79,11 +79,14 @@ def encodes(network: Network) -> bool:
 
 
 def _converted(function: tf.types.experimental.PolymorphicFunction) -> Any:
-    """The function as an ONNX model."""
+    """The function as an ONNX model, without the inputs that it doesn't read."""
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
+    read = {name for node in model.graph.node for name in node.input}
+    for given in [given for given in model.graph.input if given.name not in read]:
+        model.graph.input.remove(given)
     return model
 
 
