@@ -53,18 +53,14 @@ def export_scorer(network: Network, path: Path) -> None:
     """
     if not _tells_candidates_apart(network.layout):
         raise ConfigError("nothing to rank by: the configuration has no feature of the video or of user and video together")
-    frozen, facts = network.copy(spare=False), scorer_facts(network)
+    frozen, facts, encoded = network.copy(spare=False), scorer_facts(network), encodes(network)
     path.parent.mkdir(parents=True, exist_ok=True)
-    videos = path.with_name(VIDEOS_FILE)
-    for old in (videos, videos.with_suffix(TABLES_SUFFIX)):
-        old.unlink(missing_ok=True)
-    encoded = encodes(network)
     model = _converted(request_function(frozen, network.trunk.experts > 0, encoded))
     if encoded:
         read = {given.name for given in model.graph.input}
         ints = network.layout.sides["video"].int_width if input_name("video", "ints") in read else 0
         facts["encoded"] = {"ints": ints, "floats": side_width(network.layout, "video")}
-        _write(_converted(videos_function(frozen)), {}, videos)
+        _write(_converted(videos_function(frozen)), {}, path.with_name(VIDEOS_FILE))
     _write(model, facts, path)
 
 

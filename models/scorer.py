@@ -5,7 +5,7 @@ ONNX Runtime (docs/decisions/0005); ``benchmarks/serving_scorer.py`` has the com
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,9 +92,9 @@ class Scorer:
         videos = _read(folder / VIDEOS_FILE, 1)[0] if facts.get("encoded") else None
         return cls(session, facts, Calibration.load(folder, facts["objectives"]), videos)
 
-    def keeps(self, videos: int) -> bool:
-        """Whether a catalogue of so many is worth its memory encoded."""
-        return 0 < videos * self.encoded <= ENCODED_BYTES
+    def keeping(self, videos: int) -> Callable[[Block], Block]:
+        """How a catalogue of so many is kept: encoded, unless that takes too much memory."""
+        return self.encode if videos * self.encoded <= ENCODED_BYTES else as_it_comes
 
     def encode(self, video: Block) -> Block:
         """n videos as the graph takes them, which :meth:`score` takes too: the floats are their part of the network's input,
@@ -139,6 +139,10 @@ class Scorer:
             return Scores(np.zeros((0, k), np.float32), np.zeros((0, k, self.experts), np.float32))
         predictions, *gates = self._session.run(self._outputs, feed)
         return Scores(self.calibration.apply(predictions), gates[0] if gates else np.zeros((n, k, 0), np.float32))
+
+
+def as_it_comes(video: Block) -> Block:
+    return video
 
 
 def _read(path: Path, threads: int) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:

@@ -20,7 +20,7 @@ from models.scorer import Scorer
 from service.generators.sources import load_sources
 from service.inputs import Query
 from service.pipeline import Candidates, hydrate, score
-from service.serving import Serving, as_it_comes
+from service.serving import Serving
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ def serve_bundle(bundle: Bundle) -> Serving:
     if scorer.objectives != config.objective_names:
         raise BundleError(f"{bundle.extra}: the scorer predicts {scorer.objectives}, expected {config.objective_names}")
     catalogue = load_catalogue(bundle, features)
-    encode = scorer.encode if scorer.keeps(len(catalogue)) else as_it_comes
+    encode = scorer.keeping(len(catalogue))
     ranking = Ranking.of(config.ranking, config.objectives, bundle.manifest.reference_means)
     warn_of_gaps(ranking, {**bundle.manifest.reference_means, **config.ranking.reference_means})
     return Serving(

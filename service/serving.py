@@ -13,7 +13,7 @@ from data.features.layout import Block
 from data.features.request import RequestEncoder
 from models.leases import Lease
 from models.ranking import Ranking
-from models.scorer import Scorer
+from models.scorer import Scorer, as_it_comes
 from service.generators.protocol import Source
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ class Catalogue(Protocol):
     def take(self, rows: NDArray[np.int64]) -> Block:
         """Of these rows [n]; -1 is the unknown video's."""
         ...
-
-
-def as_it_comes(block: Block) -> Block:
-    return block
 
 
 @dataclass(frozen=True)

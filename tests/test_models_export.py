@@ -112,20 +112,24 @@ def test_videos_encoded_beforehand_score_the_same(name: str, tmp_path: Path, mon
     assert not np.array_equal(score(scorer, {**request, "video": other}), expected)
 
     monkeypatch.setattr("models.export.ENCODED_BYTES", 0)
-    export_scorer(trainer.network, tmp_path / SCORER_FILE)
-    assert not (tmp_path / VIDEOS_FILE).exists()
-    whole = Scorer.load(tmp_path)
+    export_scorer(trainer.network, tmp_path / "whole" / SCORER_FILE)
+    assert not (tmp_path / "whole" / VIDEOS_FILE).exists()
+    whole = Scorer.load(tmp_path / "whole")
     assert whole.encoded == 0
     assert whole.encode(blocks["video"]) is blocks["video"]
     np.testing.assert_allclose(score(whole, request), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_small_catalogues_are_kept_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    export_scorer(trained("everything").network, tmp_path / SCORER_FILE)
-    scorer = Scorer.load(tmp_path)
+    trainer = trained("everything")
+    export_scorer(trainer.network, tmp_path / SCORER_FILE)
+    scorer, video = Scorer.load(tmp_path), random_blocks(trainer.network.layout, 11)["video"]
     monkeypatch.setattr("models.scorer.ENCODED_BYTES", 10 * scorer.encoded)
-    assert [scorer.keeps(videos) for videos in (1, 10, 11)] == [True, True, False]
-    assert not Scorer.load(written_as(1, tmp_path)).keeps(1)
+    assert scorer.keeping(11)(video) is video
+    kept = scorer.keeping(10)(video.take(np.arange(10)))
+    assert kept.ints.nbytes + kept.floats.nbytes == 10 * scorer.encoded
+    whole = Scorer.load(written_as(1, tmp_path))
+    assert whole.keeping(1)(video) is video
 
 
 def test_bundles_of_before_are_read_and_those_to_come_refused(tmp_path: Path) -> None:

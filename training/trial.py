@@ -58,8 +58,8 @@ class _Served:
     @classmethod
     def load(cls, bundle: Bundle) -> "_Served":
         catalogue = Block(*(load_array(bundle.catalogue / f"{part}.npy") for part in ("ints", "floats")))
-        state = FeatureState.load(bundle.state, bundle.config)
-        return cls(bundle.config, RequestEncoder(state), Scorer.load(bundle.extra), catalogue)
+        state, scorer = FeatureState.load(bundle.state, bundle.config), Scorer.load(bundle.extra)
+        return cls(bundle.config, RequestEncoder(state), scorer, scorer.keeping(len(catalogue))(catalogue))
 
     def predict(self, batch: Batch, row: int, time: NDArray[np.int64]) -> NDArray[np.float32]:
         """The predictions [K] for an impression, asked for at its feature time with what the user had done that day."""
