@@ -249,5 +249,5 @@ def _signed_log(x: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
 
 
 def _logit(p: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    p = np.clip(p, 1e-5, 1 - 1e-5)
+    p = p.clip(1e-5, 1 - 1e-5)
     return np.asarray(np.log(p / (1 - p)))
