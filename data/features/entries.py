@@ -81,13 +81,6 @@ class Entries:
         """When the last outcome counts, whether it is known or not (ms)."""
         return int(self.counts.max(initial=LEAST))
 
-    @cached_property
-    def listed(self) -> tuple[list[list[float]], list[list[int]], list[list[int]], list[list[int]]]:
-        """:attr:`values`, :attr:`micro`, :attr:`visible` and :attr:`counts`."""
-        visible = self.visible.tolist()
-        counts = visible if self.counts is self.visible else self.counts.tolist()
-        return self.values.tolist(), self.micro.tolist(), visible, counts
-
     def count_since(self, time: int) -> bool:
         """Whether any outcome counts from ``time`` (ms) on, or later."""
         return self.newest >= time and bool((self.known & (self.counts >= time)).any())
@@ -103,23 +96,27 @@ class Entries:
 
     def counted(self, row: int, time: int, n: int) -> list[int]:
         """The last n known outcomes of a label, in millionths, of those that count before ``time``, newest first."""
-        values, micro, _, counts = self.listed
-        outcomes = zip(counts[row], micro[row], values[row], strict=True)
-        chosen = [(when, what) for when, what, value in outcomes if when < time and value == value]
+        outcomes = zip(self.counts[row].tolist(), self._listed(row), strict=True)
+        chosen = [outcome for outcome in outcomes if outcome[0] < time and outcome[1] == outcome[1]]
         chosen.sort(key=FIRST)
-        return [what for _, what in chosen[: -n - 1 : -1]]
+        return [round(value * MICRO) for _, value in chosen[: -n - 1 : -1]]
 
     def last(self, label: str, above: float, time: int, n: int) -> list[int]:
         """Positions of the last n entries with an outcome above ``above`` that was visible before ``time``, newest first."""
         key = label, above, time, n
         found = self._last.get(key)
         if found is None:
-            row, (values, _, visible, _) = self.labels.index(label), self.listed
-            outcomes = enumerate(zip(visible[row], values[row], strict=True))
+            row = self.labels.index(label)
+            outcomes = enumerate(zip(self.visible[row].tolist(), self._listed(row), strict=True))
             chosen = [(when, place) for place, (when, value) in outcomes if value > above and when < time]
             chosen.sort()
             found = self._last[key] = [place for _, place in chosen[: -n - 1 : -1]]
         return found
+
+    def _listed(self, row: int) -> list[float]:
+        """A label's outcomes [m], NaN where unknown."""
+        listed: list[float] = self._batch.numbers(self.labels[row]).tolist()
+        return listed
 
     def _of_labels(self, times: Mapping[str, int]) -> Ints:
         return np.array([times[label] for label in self.labels], np.int64)[:, None]
