@@ -4,7 +4,7 @@ As small matrices, and as lists of their numbers: of so few entries as features 
 as two or three calls of numpy, which behind scoring, with its weights in the caches, cost three times what they do alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from operator import itemgetter
 
@@ -12,12 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.columns import Batch, StringLists, Strings
+from data.config import Config
 from data.features.asof import Ints
-from data.features.past import MICRO, SEEN, Past, seen_at
+from data.features.past import MICRO, SEEN, Past, seen_at, timings
 
 Mask = NDArray[np.bool_]
 FIRST = itemgetter(0)
 LEAST = np.iinfo(np.int64).min
+
+
+class Labels:
+    """A configuration's labels [L], with what of their timing is the same for all users: delays and windows [L, 1], ms."""
+
+    def __init__(self, config: Config) -> None:
+        delays, windows = timings(config)
+        self.names = tuple(config.labels)
+        self.own = tuple(f"{name}_visible_at" for name in self.names)
+        self.delays, self.windows = (
+            np.array([times[name] for name in self.names], np.int64)[:, None] for times in (delays, windows)
+        )
 
 
 class Entries:
@@ -26,7 +39,7 @@ class Entries:
     The same values as :class:`Past` has label by label; none is computed before it is asked for.
     """
 
-    def __init__(self, past: Past, labels: Sequence[str]) -> None:
+    def __init__(self, past: Past, labels: Labels) -> None:
         self.past, self.labels = past, labels
         self._batch: Batch = past.view.batch
         self._last: dict[tuple[str, float, int, int], list[int]] = {}
@@ -37,9 +50,8 @@ class Entries:
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """Outcomes [L, m], NaN where unknown."""
-        return np.array([self._batch.numbers(label) for label in self.labels], np.float64).reshape(
-            len(self.labels), len(self)
-        )
+        names = self.labels.names
+        return np.array([self._batch.numbers(name) for name in names], np.float64).reshape(len(names), len(self))
 
     @cached_property
     def known(self) -> Mask:
@@ -54,21 +66,20 @@ class Entries:
     @cached_property
     def visible(self) -> Ints:
         """When each can be known [L, m], ms."""
-        own = [f"{label}_visible_at" for label in self.labels]
-        if not any(name in self._batch for name in own):
-            return self._batch.numbers("visible_at").astype(np.int64) + self._of_labels(self.past.delays)
+        own, delays = self.labels.own, self.labels.delays
+        if self._batch.columns.keys().isdisjoint(own):
+            return self._batch.numbers("visible_at").astype(np.int64) + delays
         common = self._batch.numbers("visible_at").astype(np.float64)
         times = np.array([self._batch.numbers(name) if name in self._batch else common for name in own], np.float64)
-        times = times.reshape(len(self.labels), len(self))
-        return np.where(np.isnan(times), common, times).astype(np.int64) + self._of_labels(self.past.delays)
+        times = times.reshape(len(own), len(self))
+        return np.where(np.isnan(times), common, times).astype(np.int64) + delays
 
     @cached_property
     def counts(self) -> Ints:
         """When each counts [L, m], ms."""
         if SEEN not in self._batch or np.isnan(seen := self._batch.numbers(SEEN)).all():
             return self.visible
-        closes = self._batch.numbers("timestamp").astype(np.int64) + self._of_labels(self.past.windows)
-        closes = closes + self._of_labels(self.past.delays)
+        closes = self._batch.numbers("timestamp").astype(np.int64) + self.labels.windows + self.labels.delays
         return np.where(np.isnan(seen), self.visible, np.maximum(self.visible, closes))
 
     @cached_property
@@ -106,7 +117,7 @@ class Entries:
         key = label, above, time, n
         found = self._last.get(key)
         if found is None:
-            row = self.labels.index(label)
+            row = self.labels.names.index(label)
             outcomes = enumerate(zip(self.visible[row].tolist(), self._listed(row), strict=True))
             chosen = [(when, place) for place, (when, value) in outcomes if value > above and when < time]
             chosen.sort()
@@ -115,8 +126,5 @@ class Entries:
 
     def _listed(self, row: int) -> list[float]:
         """A label's outcomes [m], NaN where unknown."""
-        listed: list[float] = self._batch.numbers(self.labels[row]).tolist()
+        listed: list[float] = self._batch.numbers(self.labels.names[row]).tolist()
         return listed
-
-    def _of_labels(self, times: Mapping[str, int]) -> Ints:
-        return np.array([times[label] for label in self.labels], np.int64)[:, None]

@@ -28,7 +28,7 @@ from data.config import (
     Side,
 )
 from data.features.asof import Ints
-from data.features.entries import Entries
+from data.features.entries import Entries, Labels
 from data.features.fitted import signed_log
 from data.features.layout import NULL, PADDING, Block, SideLayout
 from data.features.moments import hours_ms
@@ -48,7 +48,7 @@ Floats = NDArray[np.float32]
 class Moment:
     """One request: its view, its times, its user's entries, and the user's row of the users' table (-1: none)."""
 
-    def __init__(self, queries: View, cutoff: int, past: Past, labels: Sequence[str], users: EntityTable | None) -> None:
+    def __init__(self, queries: View, cutoff: int, past: Past, labels: Labels, users: EntityTable | None) -> None:
         self.queries, self.cutoff, self.past = queries, cutoff, past
         self.time = int(queries.time[0])
         self.entries = Entries(past, labels)
@@ -88,9 +88,9 @@ class SingleRow:
         if self._users is not None:
             self._user_rows = UserRows(know, self._users, self._ints, self._floats, nobody)
             features = [f for f in features if f.name not in self._user_rows.features]
-        self.labels = tuple(know.config.labels)
+        self.labels = Labels(know.config)
         rates = [feature for feature in features if isinstance(feature, RateFeature)]
-        self._rates = Rates(rates, self.labels, know)
+        self._rates = Rates(rates, self.labels.names, know)
         self._rate_at = np.concatenate([_places(self._floats[f.name]) for f in rates] or [np.zeros(0, np.int64)])
         numbers = [f for f in features if isinstance(f, NumberFeature) and self._scaled(f)]
         self._numbers = numbers
@@ -108,7 +108,7 @@ class SingleRow:
                 self._rest.append(feature)
             else:
                 self._one.append((self._ints[feature.name], single))
-        self._recent = [Recent(f, self.labels, know) for f in features if isinstance(f, RecentFeature)]
+        self._recent = [Recent(f, self.labels.names, know) for f in features if isinstance(f, RecentFeature)]
         self._activities = [f for f in features if isinstance(f, ActivityFeature)]
         columns = {**(tables["videos"].batch.columns if "videos" in tables else {}), **recent.columns}
         self._histories = [
