@@ -1,7 +1,7 @@
 """One user's past impressions, a row per label: what a request's features are computed from.
 
-As small matrices, and as lists of their numbers: up to some 250 entries, and features look back to far fewer, loops in Python
-take less than the calls of numpy that they stand for.
+As small matrices, and as lists of their numbers: up to some 250 entries, and features look back to far fewer, loops in
+Python take less than the calls of numpy that they stand for.
 """
 
 from collections.abc import Sequence
