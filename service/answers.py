@@ -30,7 +30,7 @@ def _slate(slate: Slate) -> dict[str, Any]:
 
 
 def _columns(slate: Slate, places: NDArray[np.int64]) -> dict[str, Any]:
-    predictions = np.ascontiguousarray(slate.scores.predictions[places].T, np.float32)
+    predictions = np.ascontiguousarray(slate.scores.predictions.T.take(places, axis=1), np.float32)
     return {
         "video_id": [*map(slate.candidates.video_ids.__getitem__, places.tolist())],
         "score": slate.combined.scores[places],

@@ -77,6 +77,7 @@ class Lane:
         while (job := self._jobs.get()) is not None:
             if self._claim(job):
                 job.work_off(self._leave)
+            del job  # with all that it was about: now, and not when the next one is here
 
     def _claim(self, job: "_Job[Any]") -> bool:
         """Whether the job is the caller's now: it is one thread's, or that of the request which gives it up."""

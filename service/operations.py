@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +21,9 @@ log = structlog.get_logger()
 
 RECENT = 32
 """Requests that a new bundle is warmed with."""
+EVERY = 32
+"""Once there are so many, one of so many takes the place of the oldest: whoever remembers every request has the ids of the
+next one written to memory that no cache holds, and lets go of as many others."""
 LONGEST = 200
 """Of a remembered request's history and exclusions: longer ones are not worth the memory."""
 
@@ -30,6 +34,7 @@ class Operations:
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
         self._recent: deque[Query] = deque(maxlen=RECENT)
+        self._turn = cycle(range(EVERY))
         self._poller: Poller | None = None
         self._watcher: Watcher | None = None
         self._closed = False
@@ -45,7 +50,8 @@ class Operations:
         """``serving`` made ``slate`` in ``seconds``."""
         query, slot = slate.query, self._runtime.slot
         try:
-            if len(query.history_videos) <= LONGEST >= len(query.exclude):
+            wanted = len(self._recent) < RECENT or not next(self._turn)
+            if wanted and len(query.history_videos) <= LONGEST >= len(query.exclude):
                 self._recent.append(query)
             if (canary := slot.canary) is not None:
                 canary.tallies.answered(slate, serving, seconds)

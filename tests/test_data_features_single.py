@@ -53,6 +53,21 @@ def test_same_as_feature_by_feature(boundary: date, history: str) -> None:
             np.testing.assert_array_equal(block.floats, expected[side].floats)
 
 
+def test_entries_of_the_same_time_stand_in_the_logs_order() -> None:
+    encoder = RequestEncoder(state_before(CONFIG, DAYS, TABLES, date(2024, 3, 2)))
+    rng, time, orders = np.random.default_rng(7), encoder.state.boundary + 5 * 3_600_000, set()
+    for _ in range(20):
+        told = [{**item, "timestamp": time - 3_600_000} for item in items(rng, time)]
+        for item in told[::3]:
+            del item["outcomes"]["click"]
+        found = encoder.request("u1", {"tab": "1"}, time, history_batch(CONFIG, "u1", told), history_replaces=True)
+        expected = general(encoder, found, time)
+        np.testing.assert_array_equal(found.user.ints, expected["user"].ints)
+        np.testing.assert_array_equal(found.user.floats, expected["user"].floats)
+        orders.add(found.user.ints.tobytes())
+    assert len(orders) > 10
+
+
 def test_lists_as_keys_and_what_the_general_code_computes() -> None:
     """Rates by several context categories, and the features that have no short way: categories and crosses."""
     context = {"tab": {"type": "category"}, "battery": {"type": "number"}, "moods": {"type": "categories"}}

@@ -3,7 +3,9 @@
 import asyncio
 from contextvars import ContextVar
 from threading import Event, current_thread
+from time import sleep
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -39,6 +41,22 @@ def test_errors_come_back() -> None:
     with pytest.raises(KeyError, match="gone"):
         asyncio.run(lane.run(60, raises, KeyError("gone")))
     assert asyncio.run(lane.run(60, pow, 2, 5)) == 32  # the thread lives
+    lane.close()
+
+
+def test_what_was_answered_is_let_go_of_before_the_next_request() -> None:
+    class Body:
+        """A request's."""
+
+    lane, body = Lane(threads=1, waiting=0), Body()
+    alive = ref(body)
+    assert asyncio.run(lane.run(60, isinstance, body, Body))
+    del body
+    for _ in range(1_000):  # the thread may be behind the answer
+        if alive() is None:
+            break
+        sleep(0.01)
+    assert alive() is None
     lane.close()
 
 

@@ -204,11 +204,12 @@ class Finish:
         priors: Priors,
         labels: Mapping[str, LabelConfig],
     ) -> None:
-        self._usual = usual
+        self._usual = 1.0 + usual
         self._strength = np.array([strength for _, strength in slots])
-        self._prior = np.array([priors[label] for label, _ in slots])
+        prior = np.array([priors[label] for label, _ in slots])
+        self._weight = prior * self._strength
         self._number = np.array([labels[label].type == "number" for label, _ in slots], bool)
-        self._against = np.where(self._number, _signed_log(self._prior), _logit(self._prior))
+        self._against = np.where(self._number, _signed_log(prior), _logit(prior))
 
     def __call__(self, counts: Ints, sums: Ints) -> NDArray[np.float32]:
         """Count and mean by turns [n, 2 s], from counts and sums [n, s]."""
@@ -221,12 +222,12 @@ class Finish:
         return columns.reshape(len(counts), 2 * counts.shape[1])
 
     def _fill(self, columns: NDArray[np.float32], counts: Ints, sums: Ints, slot: int | slice) -> None:
-        prior, strength, number = self._prior[slot], self._strength[slot], self._number[slot]
-        mean = (sums / MICRO + prior * strength) / (counts + strength)
+        number = self._number[slot]
+        mean = (sums / MICRO + self._weight[slot]) / (counts + self._strength[slot])
         scaled = _logit(mean)
         if number.any():
             scaled = np.where(number, _signed_log(mean), scaled)
-        columns[..., 0] = np.log10((1.0 + counts) / (1.0 + self._usual[slot]))
+        columns[..., 0] = np.log10((1.0 + counts) / self._usual[slot])
         columns[..., 1] = scaled - self._against[slot]
 
 
@@ -248,5 +249,5 @@ def _signed_log(x: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
 
 
 def _logit(p: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    p = np.clip(p, 1e-5, 1 - 1e-5)
+    p = p.clip(1e-5, 1 - 1e-5)
     return np.asarray(np.log(p / (1 - p)))

@@ -53,7 +53,7 @@ class RequestFeatures:
     @property
     def watched(self) -> tuple[str, ...]:
         """Ids of the last watched videos, newest first."""
-        rows = self._entries.last(self._positive, 0.0, self._time, WATCHED)
+        rows = np.array(self._entries.last(self._positive, 0.0, self._time, WATCHED), np.int64)
         videos = self._past.view.batch.strings("video_id").take(rows)
         return tuple(text for text in videos.tolist() if text is not None)
 

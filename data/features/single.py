@@ -5,6 +5,7 @@ scale) is looked up once. What is left for a request is done for all features at
 results are the same to the bit, which the tests hold it to.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -27,7 +28,7 @@ from data.config import (
     Side,
 )
 from data.features.asof import Ints
-from data.features.entries import Entries
+from data.features.entries import Entries, Labels
 from data.features.fitted import signed_log
 from data.features.layout import NULL, PADDING, Block, SideLayout
 from data.features.moments import hours_ms
@@ -40,7 +41,6 @@ from data.features.user_rows import UserRows
 from data.features.view import View
 
 ROW: tuple[Side, ...] = ("user", "context")
-LEAST = np.iinfo(np.int64).min
 Row = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ Floats = NDArray[np.float32]
 class Moment:
     """One request: its view, its times, its user's entries, and the user's row of the users' table (-1: none)."""
 
-    def __init__(self, queries: View, cutoff: int, past: Past, labels: Sequence[str], users: EntityTable | None) -> None:
+    def __init__(self, queries: View, cutoff: int, past: Past, labels: Labels, users: EntityTable | None) -> None:
         self.queries, self.cutoff, self.past = queries, cutoff, past
         self.time = int(queries.time[0])
         self.entries = Entries(past, labels)
@@ -88,9 +88,9 @@ class SingleRow:
         if self._users is not None:
             self._user_rows = UserRows(know, self._users, self._ints, self._floats, nobody)
             features = [f for f in features if f.name not in self._user_rows.features]
-        self.labels = tuple(know.config.labels)
+        self.labels = Labels(know.config)
         rates = [feature for feature in features if isinstance(feature, RateFeature)]
-        self._rates = Rates(rates, self.labels, know)
+        self._rates = Rates(rates, self.labels.names, know)
         self._rate_at = np.concatenate([_places(self._floats[f.name]) for f in rates] or [np.zeros(0, np.int64)])
         numbers = [f for f in features if isinstance(f, NumberFeature) and self._scaled(f)]
         self._numbers = numbers
@@ -108,7 +108,7 @@ class SingleRow:
                 self._rest.append(feature)
             else:
                 self._one.append((self._ints[feature.name], single))
-        self._recent = [Recent(f, self.labels, know) for f in features if isinstance(f, RecentFeature)]
+        self._recent = [Recent(f, self.labels.names, know) for f in features if isinstance(f, RecentFeature)]
         self._activities = [f for f in features if isinstance(f, ActivityFeature)]
         columns = {**(tables["videos"].batch.columns if "videos" in tables else {}), **recent.columns}
         self._histories = [
@@ -220,6 +220,8 @@ class Rates:
             until = moment.time if feature.until == "moment" else moment.cutoff
             spans.setdefault((totals[feature.name].boundary, until), []).append(n)
         for (since, until), features in spans.items():
+            if entries.newest < since:
+                continue
             used = entries.known & (entries.counts >= since) & (entries.counts < until)
             if not used.any():
                 continue
@@ -252,29 +254,29 @@ class Recent:
 
     def __init__(self, feature: RecentFeature, labels: Sequence[str], know: Knowledge) -> None:
         self.feature = feature
-        chosen = [labels.index(label) for label in feature.labels]
-        self._label = slice(None) if chosen == list(range(len(labels))) else np.array(chosen, np.int64)  # no copy of all
-        self._rows = np.arange(len(chosen))[:, None]
-        self._last = np.array(feature.last, np.int64)
-        self._binary = np.array([know.config.labels[label].type == "binary" for label in feature.labels], bool)[:, None]
-        self._prior = np.array([know.priors[label] for label in feature.labels])[:, None]
-        self._logged = signed_log(self._prior)
+        self._labels = [labels.index(label) for label in feature.labels]
+        slots = [label for label in feature.labels for _ in feature.last]
+        self._binary = np.array([know.config.labels[label].type == "binary" for label in slots], bool)
+        prior = np.array([know.priors[label] for label in slots])
+        self._against = np.where(self._binary, prior, signed_log(prior))
 
     def columns(self, moment: Moment) -> Floats:
         """Mean and whether there is none, by label and N [L, N, 2], flat."""
-        rows, entries = self._rows, moment.entries
-        when = entries.counts[self._label]
-        used = entries.known[self._label] & (when < moment.time)
-        newest = np.where(used, when, LEAST).argsort(axis=1, kind="stable")
-        total = np.zeros((len(rows), len(entries) + 1), np.int64)
-        np.where(used, entries.micro[self._label], 0)[rows, newest].cumsum(axis=1, out=total[:, 1:])
-        count = np.minimum(used.sum(axis=1)[:, None], self._last)
-        sums = total[:, -1:] - total[rows, len(entries) - count]
-        mean = sums / (np.maximum(count, 1) * MICRO)
-        scaled = np.where(self._binary, mean - self._prior, signed_log(mean) - self._logged)
-        both = np.empty((*count.shape, 2), np.float32)
-        both[:, :, 0], both[:, :, 1] = np.where(count > 0, scaled, 0.0), count == 0
+        last, means = self.feature.last, list[float]()
+        for label in self._labels:
+            newest = moment.entries.counted(label, moment.time, max(last))
+            means += [_mean(newest[:n]) for n in last]
+        mean = np.array(means)
+        none = np.isnan(mean)
+        both = np.empty((len(means), 2), np.float32)
+        both[:, 0] = np.where(none, 0.0, np.where(self._binary, mean, signed_log(mean)) - self._against)
+        both[:, 1] = none
         return both.reshape(-1)
+
+
+def _mean(outcomes: Sequence[int]) -> float:
+    """Of outcomes in millionths; NaN of none."""
+    return float(sum(outcomes)) / (len(outcomes) * MICRO) if outcomes else math.nan
 
 
 class History:
@@ -308,14 +310,14 @@ class History:
         return found
 
 
-def _activity(feature: ActivityFeature, moment: Moment) -> NDArray[np.float64]:
+def _activity(feature: ActivityFeature, moment: Moment) -> list[float]:
     """:func:`data.features.moments.activity_columns` of one user."""
-    seen, time = moment.entries.seen, moment.time
-    ago = time - seen[seen < time]
-    minutes = int(ago.min()) / 60_000 if len(ago) else 0.0
-    within = [np.count_nonzero(ago <= hours_ms(hours)) for hours in feature.hours]
+    time = moment.time
+    ago = [time - seen for seen in moment.entries.seen.tolist() if seen < time]
+    minutes = min(ago) / 60_000 if ago else 0.0
+    within = [sum(since <= hours_ms(hours) for since in ago) for hours in feature.hours]
     minute, *counts = np.log10([1 + minutes, *(1.0 + count for count in within)]).tolist()
-    return np.array([minute, float(not len(ago)), *counts])
+    return [minute, float(not ago), *counts]
 
 
 @lru_cache(4096)

@@ -68,10 +68,10 @@ class EntityTable:
         """:meth:`rows_at` of ids that were looked up before."""
         if not self.size:
             return np.full(len(entity), -1)
+        if not self.dated:
+            return np.where(entity >= 0, self._starts.take(entity), -1)
         known = np.maximum(entity, 0)
         first = self._starts.take(known)
-        if not self.dated:
-            return np.where(entity >= 0, first, -1)
         row = np.where(self.valid_from.take(first) < time, first, -1)
         several = np.flatnonzero(self._starts.take(known + 1) - first > 1)
         if len(several):
@@ -107,7 +107,7 @@ class EntityTable:
         column = self.batch[name]
         known = rows >= 0
         if isinstance(column, Strings):
-            return Strings(np.where(known, column.codes[np.maximum(rows, 0)], -1).astype(np.int32), column.values)
+            return Strings(np.where(known, column.codes.take(rows), np.int32(-1)), column.values)
         if isinstance(column, StringLists):
             taken = column.take(np.maximum(rows, 0))
             if known.all():
