@@ -8,7 +8,7 @@ off-policy estimators share :func:`propensity`.
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +55,9 @@ def fill(best_first: NDArray[np.int64], eligible: int, slots: int, share: float,
     return Filled(np.array(shown + last[: count - drawn], np.int64), chance, explored)
 
 
-Purpose = Literal["explore", "sample"]
-
-
-def stream(request_id: str, salt: str, purpose: Purpose) -> np.random.Generator:
-    """The random numbers of a request: the same for the same id, salt and purpose."""
-    return np.random.default_rng(int.from_bytes(_digest(request_id, salt, purpose)))
+def lots(request_id: str, salt: str) -> np.random.Generator:
+    """The random numbers by which a request explores: the same for the same id and salt."""
+    return np.random.default_rng(int.from_bytes(_digest(request_id, salt, "explore")))
 
 
 def is_sampled(request_id: str, salt: str, share: float) -> bool:
@@ -69,5 +66,5 @@ def is_sampled(request_id: str, salt: str, share: float) -> bool:
     return share > 0 and int.from_bytes(_digest(request_id, salt, "sample")[:8]) < share * 2.0**64
 
 
-def _digest(request_id: str, salt: str, purpose: Purpose) -> bytes:
+def _digest(request_id: str, salt: str, purpose: str) -> bytes:
     return blake2b(f"{purpose}\x00{salt}\x00{request_id}".encode(), digest_size=16).digest()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from data.columns import Batch
 from data.errors import WatchNextError
-from data.exploration import Filled, fill, stream
+from data.exploration import Filled, fill, lots
 from data.features.request import RequestFeatures
 from data.feedback.store import Feedback
 from models.ranking import Combined, combine, order
@@ -178,8 +178,8 @@ def cut(query: Query, person: Person, serving: Serving, candidates: Candidates, 
     best_first = order(combined.keys, candidates.video_ids)
     sunk = combined.sunk
     slots = len(best_first) if query.limit is None else query.limit
-    lots = stream(query.request_id, serving.salt, "explore") if query.explore else CERTAIN
-    filled = fill(best_first, len(best_first) - sunk, slots, query.explore, lots)
+    rng = lots(query.request_id, serving.salt) if query.explore else CERTAIN
+    filled = fill(best_first, len(best_first) - sunk, slots, query.explore, rng)
     degraded = [*query.degraded, *candidates.degraded]
     if sunk:
         degraded.append(f"{sunk} of {len(candidates.video_ids)} candidates have no finite score")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.exploration import Filled, fill, is_sampled, stream
+from data.exploration import Filled, fill, is_sampled, lots
 
 
 class Dice:
@@ -54,7 +54,7 @@ def test_what_is_reported_is_the_definition_and_how_often_it_comes() -> None:
     best_first, share, count = [2, 0, 1], 0.5, 6000
     seen: dict[tuple[int, ...], int] = {}
     for number in range(count):
-        slate = fill(np.array(best_first), 3, 3, share, stream(f"r{number}", "salt", "explore"))
+        slate = fill(np.array(best_first), 3, 3, share, lots(f"r{number}", "salt"))
         order = tuple(slate.shown.tolist())
         assert slate.propensity.tolist() == pytest.approx(propensity_of(order, best_first, share))
         seen[order] = seen.get(order, 0) + 1
@@ -64,9 +64,9 @@ def test_what_is_reported_is_the_definition_and_how_often_it_comes() -> None:
 
 
 def test_nothing_explores_at_share_0_and_everything_at_1() -> None:
-    plain = fill(np.array([4, 2, 8]), 3, 2, 0.0, stream("r", "s", "explore"))
+    plain = fill(np.array([4, 2, 8]), 3, 2, 0.0, lots("r", "s"))
     assert (plain.shown.tolist(), plain.propensity.tolist(), plain.explored.tolist()) == ([4, 2], [1, 1], [False, False])
-    wild = fill(np.array([4, 2, 8]), 3, 9, 1.0, stream("r", "s", "explore"))
+    wild = fill(np.array([4, 2, 8]), 3, 9, 1.0, lots("r", "s"))
     assert wild.explored.all()
     assert sorted(wild.shown.tolist()) == [2, 4, 8]
     assert wild.propensity.tolist() == pytest.approx([1 / 3, 1 / 2, 1])
@@ -80,18 +80,15 @@ def test_what_has_no_score_is_never_drawn_and_comes_last_for_certain() -> None:
 
 
 def test_fewer_slots_than_candidates_and_none_at_all() -> None:
-    assert len(fill(np.array([1, 2, 3]), 3, 1, 0.5, stream("r", "s", "explore")).shown) == 1
-    nothing = fill(np.zeros(0, np.int64), 0, 5, 0.5, stream("r", "s", "explore"))
+    assert len(fill(np.array([1, 2, 3]), 3, 1, 0.5, lots("r", "s")).shown) == 1
+    nothing = fill(np.zeros(0, np.int64), 0, 5, 0.5, lots("r", "s"))
     assert (len(nothing.shown), len(nothing.propensity), len(nothing.explored)) == (0, 0, 0)
 
 
-def test_lots_depend_on_request_salt_and_purpose_alone() -> None:
-    draws = [
-        stream(*key).random()
-        for key in (("r", "s", "explore"), ("r2", "s", "explore"), ("r", "s2", "explore"), ("r", "s", "sample"))
-    ]
-    assert len(set(draws)) == 4
-    assert stream("r", "s", "explore").random() == draws[0]
+def test_lots_depend_on_request_and_salt_alone() -> None:
+    draws = [lots(*key).random() for key in (("r", "s"), ("r2", "s"), ("r", "s2"))]
+    assert len(set(draws)) == 3
+    assert lots("r", "s").random() == draws[0]
 
 
 def test_about_the_wanted_share_of_requests_is_sampled() -> None:
@@ -99,3 +96,8 @@ def test_about_the_wanted_share_of_requests_is_sampled() -> None:
     assert sampled / 5000 == pytest.approx(0.1, abs=0.02)
     assert not any(is_sampled(f"r{number}", "salt", 0.0) for number in range(100))
     assert all(is_sampled(f"r{number}", "salt", 1.0) for number in range(100))
+
+
+def test_requests_that_are_sampled_explore_as_others_do() -> None:
+    draws = [lots(f"r{number}", "salt").random() for number in range(2000) if is_sampled(f"r{number}", "salt", 0.25)]
+    assert np.mean(draws) == pytest.approx(0.5, abs=0.05)
