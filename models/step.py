@@ -22,7 +22,7 @@ from models.network import Network
 from models.optimizer import Optimizers
 from models.ordering import Slates
 from models.sampling import Draw, draw
-from models.shuffle import announce
+from models.shuffle import gather
 from models.trainer_state import read_state, under, write_state
 
 PREDICT_ROWS = 4096
@@ -227,9 +227,8 @@ def _gathered(
     part: Draw, blocks: Mapping[Side, Block], targets: NDArray[np.float32], slates: Slates | None
 ) -> tuple[int, tuple[Any, Any, Any]]:
     """How many rows a call trains on, and its arguments, as tensors: blocks, targets, and slates if they are wanted."""
-    announce(blocks, part.rows)
     shown = None if slates is None else _take_slates(slates, part.rows)
-    given = _take(blocks, part.rows), part.targets(targets), shown
+    given = gather(blocks, part.rows), part.targets(targets), shown
     return len(part.rows), tf.nest.map_structure(lambda values: None if values is None else tf.constant(values), given)
 
 

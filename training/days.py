@@ -88,6 +88,7 @@ def _prepare(learner: Learner, home: Home, plan: Plan, day: date, ready: Path) -
     """A day's rows, as they are and encoded in ``ready``. The learner, whose features have reached the day, stays as it
     is."""
     batch = read_day(home, learner.config, day)
+    _give_back()  # what Arrow read the texts into
     encoded = learner.encode(day, batch, plan.open_labels.get(day, frozenset()), ready / str(day))
     _give_back()
     return batch, encoded
