@@ -46,7 +46,9 @@ def merged(table: Columns, more: Columns) -> list[Ints]:
         for column, part in zip(into, found, strict=True):
             column[rows : rows + len(part)] = part
         rows += len(found[0])
-    return [column[:rows] for column in into]
+    for column in into:
+        column.resize((rows, *column.shape[1:]), refcheck=False)  # in place: nothing else knows of it
+    return into
 
 
 def _merged_blocks(table: Columns, more: Columns) -> Iterator[list[Ints]]:

@@ -24,6 +24,8 @@ NAMES = ("keys", "counts", "sums")
 MANY = 16_384
 """Rows from which on they are some of a day's, not a request's: look-ups touch so much of mapped totals that it is let go
 of again, and going over labels costs little."""
+SOME = 262_144
+"""Entries that wait until those of equal keys are added up, and as many again as there were keys then."""
 
 
 class Entries(NamedTuple):
@@ -40,6 +42,28 @@ def together(entries: Sequence[Entries]) -> Entries:
         return entries[0]
     keys, *values = (np.concatenate(columns) for columns in zip(*entries, strict=True))
     return Entries(*summed(keys, values))
+
+
+class Pending:
+    """A day's entries, which come some users' at a time. Those of equal keys are added up on the way: a video may have some
+    in every part, and a large log has hundreds of parts."""
+
+    def __init__(self) -> None:
+        self._parts: list[Entries] = []
+        self._rows, self._most = 0, SOME
+
+    def append(self, entries: Entries) -> None:
+        self._parts.append(entries)
+        self._rows += len(entries.keys)
+        if self._rows > self._most:
+            self._parts = [together(self._parts)]
+            self._rows = len(self._parts[0].keys)
+            self._most = 2 * self._rows + SOME
+
+    def take(self) -> Entries:
+        """All of them (there must have been some), which are forgotten."""
+        parts, self._parts = self._parts, []
+        return together(parts)
 
 
 @dataclass

@@ -24,7 +24,7 @@ from data.features.layout import Block, Layout, build_layout
 from data.features.merging import fits, folder_after, merge_files, merged
 from data.features.parts import encode_into, encode_whole
 from data.features.past import SEEN, Past, after_window, past_batch, visible_at
-from data.features.rates import Entries, Totals, entries_of, take_in, together
+from data.features.rates import Pending, Totals, entries_of, take_in
 from data.features.recent import kept
 from data.features.recent_files import USERS, RecentFiles, share_texts
 from data.features.slates import feature_times, slate_times, slates
@@ -222,9 +222,9 @@ class FeatureState:
         if early is not batch:
             self._grow(self._view(batch, feature_times(batch)))
         day = self._view(batch, feature_times(batch))  # numbers of before would give new texts the numbers of others
-        pairs, *entries = zip(*self._advance_recent(batch, day, until), strict=True)
+        pairs, entries = self._advance_recent(batch, day, until)
         names = [feature.name for feature in self._rates]
-        tasks: list[Callable[[], Any]] = [partial(self._add_pairs, np.concatenate(pairs))]
+        tasks: list[Callable[[], Any]] = [partial(self._add_pairs, pairs)]
         tasks += [partial(self._add, name, found, until) for name, found in zip(names, entries, strict=True)]
         self.seen_pairs, *totals = in_turns(tasks)
         self.knowledge = replace(self.knowledge, totals=dict(zip(names, totals, strict=True)), boundary=until)
@@ -237,10 +237,10 @@ class FeatureState:
     def _rates(self) -> list[RateFeature]:
         return [feature for feature in self.config.features if isinstance(feature, RateFeature)]
 
-    def _add(self, name: str, entries: Sequence[Entries], until: int) -> Totals:
+    def _add(self, name: str, entries: Pending, until: int) -> Totals:
         """Totals with these entries taken in; those that are further on keep their boundary."""
         before = self.knowledge.totals[name]
-        after = before.add(together(entries), max(until, before.boundary), self.shelf and self.shelf / "totals" / name)
+        after = before.add(entries.take(), max(until, before.boundary), self.shelf and self.shelf / "totals" / name)
         if before.place is not None and after.place != before.place:
             shutil.rmtree(before.place)
         return after
@@ -256,9 +256,9 @@ class FeatureState:
             shutil.rmtree(before)
         return after
 
-    def _advance_recent(self, batch: Batch, day: View, until: int) -> list[tuple[Any, ...]]:
-        """Make the day's rows a part of the recent past. Returns, of some users at a time, the pairs of user and video that
-        met, and of each rate the entries that began to count."""
+    def _advance_recent(self, batch: Batch, day: View, until: int) -> tuple[Ints, list[Pending]]:
+        """Make the day's rows a part of the recent past. Returns the pairs of user and video that met, and of each rate the
+        entries that began to count."""
         before = self._place.pop(RECENT, None)
         recent, today = numbered([self.recent, past_batch(batch, self.config)], day.numberings)
         rows: RecentRows | RecentFiles = RecentRows([recent, today])
@@ -266,18 +266,21 @@ class FeatureState:
             self._place[RECENT] = folder_after(before, self.shelf / RECENT)
             rows = RecentFiles(self._place[RECENT], self.knowledge.vocabularies, [recent, today])
         settle = partial(self._settle, recent, today, day, until)
-        found = []
-        for after, user, *new in in_turns([partial(settle, part) for part in stretches(self.recent_user, day.user)]):
+        pairs, pending = list[Ints](), [Pending() for _ in self._rates]
+        for after, user, met, *new in in_turns([partial(settle, part) for part in stretches(self.recent_user, day.user)]):
             rows.append(after, user)
-            found.append(tuple(new))
+            pairs.append(met)
+            for entries, more in zip(pending, new, strict=True):
+                entries.append(more)
         recent, self.recent_user = rows.close()
         self.recent = past_batch(recent, self.config)
         if before is not None:
             shutil.rmtree(before)
-        return found
+        return np.concatenate(pairs), pending
 
     def _settle(self, recent: Batch, today: Batch, day: View, until: int, part: Stretch) -> tuple[Any, ...]:
-        """Of some users the rows that must stay known one by one, their users, and what :meth:`_advance_recent` gives."""
+        """Of some users the rows that must stay known one by one, their users, the pairs that met, and of each rate the
+        entries that began to count."""
         user, users = self.recent_user[part.recent], day.user[part.today]
         recent = recent.between(part.recent.start, part.recent.stop)
         sleeps = asleep(recent, user, users, self.config, self.boundary - longest_window(self.config))

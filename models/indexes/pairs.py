@@ -6,10 +6,12 @@ standard error 0.006) recall was 0.09 with gaps up to 6 hours, 0.12 with a day's
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.features.merging import merged
 from models.indexes.arrays import grown
 from models.indexes.popularity import DAY_MS
 
@@ -21,6 +23,8 @@ WINDOW = 5
 GAP_MS = 3 * DAY_MS
 """and up to this much later."""
 HALF_LIFE_DAYS = 14.0
+TOGETHER = 65_536
+"""Watches paired at once, about: what of all of a large day is in memory at once is the pairs."""
 MAX_PAIRS = 4_000_000
 """Pairs kept; when there are more, the least counted go until three quarters are left."""
 
@@ -85,7 +89,7 @@ class PairCounts:
         fade = 0.5 ** ((now - self.as_of) / (HALF_LIFE_DAYS * DAY_MS))
         self.degrees = grown(self.degrees, size) * fade
         self.degrees += np.bincount(keys >> 32, counts, size) + np.bincount(keys & 0xFFFFFFFF, counts, size)
-        self.keys, self.counts = _summed(np.concatenate([self.keys, keys]), np.concatenate([self.counts * fade, counts]))
+        self.keys, self.counts = merged([self.keys, self.counts * fade], [keys, counts])
         self.tail, self.as_of = both.last(now - GAP_MS), now
         if len(self.keys) > MAX_PAIRS:
             kept = np.sort(np.argsort(-self.counts, kind="stable")[: MAX_PAIRS * 3 // 4])
@@ -102,6 +106,15 @@ def day_pairs(watches: Watches, new: NDArray[np.bool_]) -> tuple[Ints, Counts]:
 
     A query video makes a pair at distance 1 with what was chosen from it.
     """
+    users = watches.users
+    edges = np.unique([0, *users.searchsorted(users[TOGETHER::TOGETHER]), len(users)]).tolist()
+    parts = [_pairs_of_users(watches.take(np.arange(*edge)), new[slice(*edge)]) for edge in pairwise(edges)]
+    keys, counts = (np.concatenate(column) for column in zip((_none(), np.zeros(0)), *parts, strict=True))
+    return _summed(keys, counts)
+
+
+def _pairs_of_users(watches: Watches, new: NDArray[np.bool_]) -> tuple[Ints, Counts]:
+    """The same of some users, all whose watches these are; a key comes once for each user."""
     users, videos, queries, timestamps = watches.users, watches.videos, watches.queries, watches.timestamps
     asked = np.flatnonzero((queries >= 0) & new)
     found = [(users[asked], queries[asked], videos[asked], np.ones(len(asked)))]
@@ -119,7 +132,7 @@ def _once_per_user(users: Ints, keys: Ints, weights: Counts) -> tuple[Ints, Coun
     users, keys, weights = users[sequence], keys[sequence], weights[sequence]
     new = np.ones(len(keys), bool)
     new[1:] = (keys[1:] != keys[:-1]) | (users[1:] != users[:-1])
-    return _summed(keys[new], weights[new])
+    return keys[new], weights[new]
 
 
 def _summed(keys: Ints, counts: Counts) -> tuple[Ints, Counts]:
