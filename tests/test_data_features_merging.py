@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import data.features.merging as merging
 from data.features.merging import look_up_by_blocks, merge_files, merged, summed
-from data.features.rates import Entries, Totals, together
+from data.features.rates import Entries, Pending, Totals, together
 from data.features.storage import ArrayFile, load_array
 
 ENTRIES = st.lists(st.tuples(st.integers(0, 40), st.integers(-5, 5), st.integers(0, 9)), max_size=60)
@@ -80,6 +80,20 @@ def test_entries_together_are_those_of_all_rows(days: Any) -> None:
     assert [column.tolist() for column in parts] == [column.tolist() for column in whole]
 
 
+@given(days=DAYS.filter(len), some=st.integers(0, 30))
+@settings(deadline=None, max_examples=40)
+def test_pending_entries_are_those_of_all_rows_and_no_more_than_their_keys_ask_for(days: Any, some: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.features.rates.SOME", some)
+        pending = Pending()
+        for day in days:
+            pending.append(entries_of(day))
+            assert sum(len(part.keys) for part in pending._parts) <= 2 * 41 + some  # there are 41 keys
+        whole = together([entries_of(day) for day in days])
+        assert [column.tolist() for column in pending.take()] == [column.tolist() for column in whole]
+    assert not pending._parts
+
+
 @pytest.mark.parametrize("block", [1, 50, 700, 1 << 20])
 def test_large_tables_are_merged_as_numpy_adds_them(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns of one and of several numbers a key; keys before, between and behind those of before; and keys alone."""
@@ -95,6 +109,7 @@ def test_large_tables_are_merged_as_numpy_adds_them(block: int, monkeypatch: pyt
         np.add.at(wanted[-1], place, values)
     for found, expected in zip(merged(*tables), wanted, strict=True):
         np.testing.assert_array_equal(found, expected)
+        assert found.base is None  # it keeps no room for rows that were the same key's
     np.testing.assert_array_equal(merged(sides[:1], sides[1:])[0], keys)
 
 

@@ -165,6 +165,19 @@ def test_pairs_need_closeness_and_count_once_per_user_at_the_least_distance() ->
     assert _pairs(_all(Watches())[0]) == []
 
 
+@pytest.mark.parametrize("together", [1, 7, 60])
+def test_pairs_of_some_users_at_a_time_are_those_of_all_to_the_bit(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(together)
+    watches = _watches(*random.integers(0, 12, (3, 200)), random.integers(-1, 12, 200))
+    new = random.random(200) < 0.6
+    expected = day_pairs(watches, new)
+    monkeypatch.setattr(pairs, "TOGETHER", together)
+    for found, wanted in zip(day_pairs(watches, new), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_a_query_video_pairs_with_what_was_chosen_from_it() -> None:
     keys, counts = _all(_watches([0], [1], [9], [2]))
     assert (_pairs(keys), counts.tolist()) == ([(1, 2)], [1])

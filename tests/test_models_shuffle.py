@@ -8,7 +8,7 @@ from data.features.layout import SIDES, Block
 from data.features.storage import load_array, load_blocks, save_blocks
 from data.memory import stretch, will_read
 from models import shuffle
-from models.shuffle import announce, shuffled
+from models.shuffle import announce, gather, shuffled
 
 
 @pytest.fixture
@@ -62,6 +62,32 @@ def test_blocks_of_a_large_mapped_day_are_asked_for_and_nothing_else(
     announce(load_blocks(tmp_path), np.arange(0, 64, 4))  # scattered
     announce(blocks_of(10), np.zeros(100, np.int64))  # a small day
     assert not asked
+
+
+def resident(folder: Path) -> int:
+    """Of the files in it that are mapped, the KB that count as this process's memory."""
+    found, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            ours = str(folder) in line
+        elif ours and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system doesn't say")
+def test_a_large_mapped_day_is_let_go_of_as_it_is_gathered(small: None, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    written = {s: Block(random.integers(0, 9, (5000, 3), np.int32), np.ones((5000, 0), np.float32)) for s in SIDES}
+    save_blocks(written, tmp_path)
+    mapped, rows = load_blocks(tmp_path), np.repeat(shuffled(5000, random)[:400], 3)
+    for blocks in (mapped, written):  # of what is in memory the same rows
+        for side, (ints, floats) in gather(blocks, rows).items():
+            np.testing.assert_array_equal(ints, written[side].ints[rows])
+            assert floats.shape == (1200, 0)
+    assert resident(tmp_path) == 0
+    gather(mapped, np.arange(0, 5000, 4))  # scattered: all of it is read again and again
+    assert resident(tmp_path) > 0
 
 
 def test_a_stretch_begins_at_a_page_and_ends_with_the_file() -> None:
