@@ -16,6 +16,7 @@ from data.features.storage import let_go_of_blocks
 from data.readers.ahead import ahead
 from models.average import Average
 from models.balancing import build_balancing
+from models.custom_gradients import forget_gradients
 from models.embedding import extend, rows_of
 from models.graph import Compiled, Graph, Shown
 from models.network import Network
@@ -68,6 +69,7 @@ class Trainer:
 
     def _build(self) -> None:
         """Optimizers, averages and graphs over the network's present variables."""
+        forget_gradients()  # of the graphs before
         self.optimizers = Optimizers(self.network, self.training)
         decay = self.training.average
         named = {**self.network.weights, **{f"table/{name}": table for name, table in self.optimizers.small.items()}}

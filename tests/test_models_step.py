@@ -1,3 +1,5 @@
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -254,3 +256,15 @@ def test_products_in_bfloat16_leave_weights_in_float32_and_end_with_the_next_tra
     assert tf.config.optimizer.get_experimental_options()[step.BFLOAT16]
     assert_same(*(small_trainer(small_config()) for _ in range(2)))
     assert not tf.config.optimizer.get_experimental_options()[step.BFLOAT16]
+
+
+def test_nothing_of_before_stays_when_tables_are_replaced() -> None:
+    trainer = small_trainer(small_config(training=EXACT))
+    run(trainer)
+    trainer.predict(random_blocks(trainer.network.layout, ROWS))
+    before = [weakref.ref(variable.handle) for variable in trainer.optimizers._slots().values()]
+    before += [weakref.ref(variable.handle) for variable in trainer.network.embeddings.variables.values()]
+    trainer.grow({name: rows + 1000 for name, rows in trainer.network.table_sizes.items()})
+    gc.collect()
+    assert [handle for handle in before if handle() is not None] == []
+    run(trainer)
