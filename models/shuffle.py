@@ -45,7 +45,8 @@ def gather(
     read is let go of: mapped pages count as resident memory."""
     parts = PIECES if announce(blocks, rows) else 1
     pieces = np.array_split(np.argsort(rows), parts) if parts > 1 else []
-    return {side: (_gathered(blocks[side].ints, rows, pieces), _gathered(blocks[side].floats, rows, pieces)) for side in SIDES}
+    each = {side: blocks[side] for side in SIDES}
+    return {s: (_gathered(block.ints, rows, pieces), _gathered(block.floats, rows, pieces)) for s, block in each.items()}
 
 
 def _gathered(array: NDArray[Any], rows: NDArray[np.int64], pieces: Sequence[NDArray[np.int64]]) -> NDArray[Any]:

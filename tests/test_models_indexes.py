@@ -166,9 +166,7 @@ def test_pairs_need_closeness_and_count_once_per_user_at_the_least_distance() ->
 
 
 @pytest.mark.parametrize("together", [1, 7, 60])
-def test_pairs_of_some_users_at_a_time_are_those_of_all_to_the_bit(
-    together: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pairs_of_some_users_at_a_time_are_those_of_all_to_the_bit(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(together)
     watches = _watches(*random.integers(0, 12, (3, 200)), random.integers(-1, 12, 200))
     new = random.random(200) < 0.6
