@@ -221,6 +221,7 @@ def lone(name: str, home: Home, bodies: Bodies, arguments: argparse.Namespace) -
                 at, requests = empty if connection is nothing else port, made()
                 before = cpu_seconds(at)
                 seen[kind].append(closed_loop([connection], requests))
+                settle(at)
                 cpu[kind] += cpu_seconds(at) - before
                 sizes[kind] = connection.last_size
             scoring += [score() for _ in range(n)]
@@ -379,6 +380,19 @@ def cpu_seconds(port: int) -> float:
     """That the server has used so far, all its processes together."""
     stats = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes_of(port)]
     return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def settle(port: int) -> None:
+    """Wait until the server has done what the requests before have left: slates of 500 keep the log's writer busy for
+    longer than the next kind of requests takes."""
+    used = cpu_seconds(port)
+    while (now := _cpu_after(port, 0.3)) - used > 0.03:
+        used = now
+
+
+def _cpu_after(port: int, seconds: float) -> float:
+    time.sleep(seconds)
+    return cpu_seconds(port)
 
 
 def show(name: str, result: dict[str, Any]) -> None:
