@@ -385,14 +385,10 @@ def cpu_seconds(port: int) -> float:
 def settle(port: int) -> None:
     """Wait until the server has done what the requests before have left: slates of 500 keep the log's writer busy for
     longer than the next kind of requests takes."""
-    used = cpu_seconds(port)
-    while (now := _cpu_after(port, 0.3)) - used > 0.03:
-        used = now
-
-
-def _cpu_after(port: int, seconds: float) -> float:
-    time.sleep(seconds)
-    return cpu_seconds(port)
+    used, now = -1.0, cpu_seconds(port)
+    while now - used > 0.03:
+        time.sleep(0.3)
+        used, now = now, cpu_seconds(port)
 
 
 def show(name: str, result: dict[str, Any]) -> None:

@@ -6,6 +6,15 @@ from trunk_samples import noise
 from models.tower import Towers
 
 
+def three_towers(layers: tuple[int, ...]) -> Towers:
+    """Of six inputs and, together, four outputs, with biases other than zero."""
+    towers = Towers(layers, (0.5, 0.25, -0.25, -1.0), 0.0, seed=1, outputs=(1, 2, 1))
+    towers.build((3, None, 6))
+    for bias in towers.biases:
+        bias.assign(np.random.default_rng(1).normal(0, 0.5, bias.shape))
+    return towers
+
+
 def test_towers_are_their_formula() -> None:
     towers = Towers((2,), (0.5, -1.0), 0.0, seed=1)
     towers.build((2, None, 2))
@@ -18,21 +27,14 @@ def test_towers_are_their_formula() -> None:
 
 @pytest.mark.parametrize("layers", [(), (5, 4)])
 def test_representations_one_by_one_give_what_they_give_together(layers: tuple[int, ...]) -> None:
-    towers = Towers(layers, (0.5, 0.25, -0.25, -1.0), 0.0, seed=1, outputs=(1, 2, 1))
-    towers.build((3, None, 6))
-    for bias in towers.biases:
-        bias.assign(np.random.default_rng(1).normal(0, 0.5, bias.shape))
-    h = tf.random.stateless_normal([3, 7, 6], [1, 2])
+    towers, h = three_towers(layers), tf.random.stateless_normal([3, 7, 6], [1, 2])
     np.testing.assert_allclose(towers(tf.unstack(h)), towers(h), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("layers", [(), (5, 4)])
 def test_towers_train_as_they_predict(layers: tuple[int, ...]) -> None:
     """Without dropout: the values, and the gradients of every weight and of h."""
-    towers = Towers(layers, (0.5, 0.25, -0.25, -1.0), 0.0, seed=1, outputs=(1, 2, 1))
-    towers.build((3, None, 6))
-    for bias in towers.biases:
-        bias.assign(np.random.default_rng(1).normal(0, 0.5, bias.shape))
+    towers = three_towers(layers)
     h, weights = tf.random.stateless_normal([3, 7, 6], [1, 2]), tf.random.stateless_normal([7, 4], [3, 4])
 
     def found(training: bool) -> list[np.ndarray]:
