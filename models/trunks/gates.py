@@ -37,7 +37,7 @@ def gate(logits: tf.Tensor, alive: tf.Tensor | None = None) -> tf.Tensor:
         return tf.nn.softmax(logits)
     alive = alive[:, None, :] if alive.shape.rank == 2 else alive
     alive = alive | ~tf.reduce_any(alive, axis=-1, keepdims=True)
-    return tf.nn.softmax(tf.where(alive, logits, -float("inf")))
+    return tf.nn.softmax(logits + tf.where(alive, 0.0, -float("inf")))
 
 
 def combine(gates: tf.Tensor, experts: tf.Tensor) -> tf.Tensor:

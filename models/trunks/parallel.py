@@ -83,9 +83,9 @@ class Parallel:
     def _first(self, given: list[tf.Tensor]) -> list[tf.Tensor]:
         """The first layer's units [n, H] of x, or of each network's own."""
         assert self.columns is not None
-        columns, own = self.columns, self._for_parts([self.columns.of(x) for x in given])
-        layer = zip(self._for_parts(given), own, *self._weights_of(0), strict=True)
-        return [rectified(x, mine, kernel, bias, columns) for x, mine, kernel, bias in layer]
+        kernels, biases = self.kernels[0].value, self.biases[0].value[:, 0]
+        layer = zip(given, tf.split(kernels, len(given)), tf.split(biases, len(given)), strict=True)
+        return [units for x, *weights in layer for units in rectified(x, self.columns.of(x), *weights, self.columns)]
 
     def _each(self, i: int, hidden: list[tf.Tensor]) -> list[tf.Tensor]:
         """Layer ``i``'s units [n, H] of every network's [n, in]."""
