@@ -22,7 +22,7 @@ class Draw(NamedTuple):
 
     def targets(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
         """The rows' targets [n, K] of [*, K], NaN where they don't count."""
-        mine = targets[self.rows]
+        mine = np.take(targets, self.rows, axis=0)
         if self.objective is None:
             return mine
         return np.where(self.objective[:, None] == np.arange(targets.shape[1]), mine, np.float32(np.nan))

@@ -42,7 +42,7 @@ def gather(
     blocks: Mapping[Side, Block], rows: NDArray[np.int64]
 ) -> dict[Side, tuple[NDArray[np.int32], NDArray[np.float32]]]:
     """These rows' ints and floats [n, width] of each side. A large day's files are read in their own order, and what was
-    read is let go of: mapped pages count as resident memory."""
+    read is let go of: mapped pages count as resident memory. (``np.take`` takes half the time of an index.)"""
     parts = PIECES if announce(blocks, rows) else 1
     pieces = np.array_split(np.argsort(rows), parts) if parts > 1 else []
     each = {side: blocks[side] for side in SIDES}
@@ -51,10 +51,10 @@ def gather(
 
 def _gathered(array: NDArray[Any], rows: NDArray[np.int64], pieces: Sequence[NDArray[np.int64]]) -> NDArray[Any]:
     if not pieces:
-        return np.asarray(array[rows])
+        return np.asarray(np.take(array, rows, axis=0))
     found = np.empty((len(rows), array.shape[1]), array.dtype)
     for piece in pieces:
-        found[piece] = array[rows[piece]]
+        found[piece] = np.take(array, rows[piece], axis=0)
         let_go(array)
     return found
 
