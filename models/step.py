@@ -221,7 +221,7 @@ class Trainer:
             variable.assign(values)
 
 
-def _take(blocks: Mapping[Side, Block], rows: Any) -> dict[Side, tuple[NDArray[np.int32], NDArray[np.float32]]]:
+def _take(blocks: Mapping[Side, Block], rows: slice) -> dict[Side, tuple[NDArray[np.int32], NDArray[np.float32]]]:
     return {side: (blocks[side].ints[rows], blocks[side].floats[rows]) for side in SIDES}
 
 
@@ -237,4 +237,4 @@ def _gathered(
 def _take_slates(slates: Slates, rows: NDArray[np.int64]) -> Shown:
     """Numbered anew, in 32 bits."""
     _, number = np.unique(slates.number[rows], return_inverse=True)
-    return Shown(number.astype(np.int32), None if slates.blocks is None else _take(slates.blocks, rows))
+    return Shown(number.astype(np.int32), None if slates.blocks is None else gather(slates.blocks, rows))
