@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from data.features.layout import IntField
-from models.embedding import SMALL, Embeddings, capacity_for
+from models.embedding import SMALL, WIDEST, Embeddings, capacity_for
 from models.noise import Noise
 
 ONE = IntField("one", "t", 0, 1, pooled=False)
@@ -81,8 +81,30 @@ def test_gradients_by_hand(sparse: set[str]) -> None:
 
 
 @pytest.mark.parametrize("sparse", [set(), {"t"}])
+@pytest.mark.parametrize("dim", [WIDEST, WIDEST + 1, 3 * WIDEST])
+def test_a_wide_table_is_looked_up_in_pieces(dim: int, sparse: set[str]) -> None:
+    """Each column has what it has in a table of its own."""
+    random = np.random.default_rng(0)
+    values, weights = random.normal(size=(4, dim)).astype(np.float32), random.normal(size=(2, 3, dim)).astype(np.float32)
+
+    def found(columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        tables = Embeddings({"t": len(range(dim)[columns])}, {"t": 4}, seed=1, spare=False)
+        tables.sparse = sparse
+        tables.variables["t"].assign(values[:, columns])
+        with tf.GradientTape() as tape:
+            parts = tf.stack(tables.look_up((ONE, BAG), IDS, noise()))
+            total = tf.reduce_sum(parts * weights[:, :, columns])
+        return parts.numpy(), tf.convert_to_tensor(tape.gradient(total, tables.variables["t"])).numpy()
+
+    together = found(slice(None))
+    alone = [found(slice(column, column + 1)) for column in range(dim)]
+    for i in (0, 1):
+        np.testing.assert_array_equal(together[i], np.concatenate([own[i] for own in alone], -1))
+
+
+@pytest.mark.parametrize("sparse", [set(), {"t"}])
 def test_the_gradient_of_a_batch_of_empty_bags_is_zero(sparse: set[str]) -> None:
-    """TensorFlow's own gradient of a segment mean without entries is whatever memory held before."""
+    """TensorFlow's gradient of a segment mean without entries was whatever memory held before."""
     tables = Embeddings({"t": 8}, {"t": 4}, seed=1)
     tables.sparse = sparse
     bag = IntField("bag", "t", 0, 3, pooled=True)

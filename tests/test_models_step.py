@@ -25,6 +25,7 @@ from network_samples import (
 
 from data.errors import BundleError
 from models import step
+from models.balancing.gradients import gradients_of
 from models.step import Trainer
 
 ROWS = 40
@@ -256,6 +257,23 @@ def test_products_in_bfloat16_leave_weights_in_float32_and_end_with_the_next_tra
     assert tf.config.optimizer.get_experimental_options()[step.BFLOAT16]
     assert_same(*(small_trainer(small_config()) for _ in range(2)))
     assert not tf.config.optimizer.get_experimental_options()[step.BFLOAT16]
+
+
+def test_gradients_of_biases_are_not_added_up_in_bfloat16() -> None:
+    """There a sum of ones ends at 256, since 257 is 256 again."""
+    small_trainer(small_config(training={"bfloat16": True}))
+    x, kernel, bias = tf.ones([4096, 8]), tf.Variable(tf.ones([8, 8])), tf.Variable(tf.ones([8]))
+
+    @tf.function
+    def gradients() -> list[tf.Tensor]:
+        units = tf.nn.relu(tf.nn.bias_add(tf.matmul(x, kernel), bias))
+        return gradients_of(tf.reduce_sum(tf.matmul(units, tf.eye(8))), [kernel, bias])
+
+    try:
+        for found in gradients():
+            np.testing.assert_array_equal(found, np.full(found.shape, 4096.0))
+    finally:
+        small_trainer(small_config())
 
 
 def test_nothing_of_before_stays_when_tables_are_replaced() -> None:
