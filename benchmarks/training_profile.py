@@ -46,12 +46,12 @@ from data.home import Home
 INPUTS = 6 * WIDTH + NUMBERS
 EXPERT, TOWERS, MIXTURE = "products of experts and gates", "products of towers", "mixture of experts, its copies"
 KINDS = {
-    "SparseSegment": "embeddings: means and their gradients",
+    "SparseTensorDenseMatMul": "embeddings: means and their gradients",
     "ResourceApply": "Adam",
     "ReluGrad": "gradients of ReLU",
     "BiasAddGrad": "gradients of biases",
 }
-COPIES = ("Pack", "Unpack", "Concat", "Slice", "StridedSlice", "_MklTranspose", "Gather", "Fill", "AddN", "Cast", "_MklCast")
+COPIES = ("Pack", "Unpack", "Concat", "Slice", "StridedSlice", "_MklTranspose", "Gather", "Fill", "Add", "Cast", "_MklCast")
 
 
 def main() -> None:
@@ -103,15 +103,15 @@ def by_kind(folder: Path, steps: int) -> dict[str, float]:
 
 def kind_of(name: str, operation: str) -> str:
     """The row of the table that an operation belongs to: by its type, and where it stands in the network."""
+    for start, kind in KINDS.items():
+        if operation.startswith(start):
+            return kind
     if "MatMul" in operation and "towers" in name:
         return TOWERS
     if "BatchMatMul" in operation or (operation in ("Pack", "Unpack") and "trunk" in name):
         return MIXTURE
     if "MatMul" in operation:
         return EXPERT
-    for start, kind in KINDS.items():
-        if operation.startswith(start):
-            return kind
     return "copies, sums, casts" if operation.startswith(COPIES) else "all other operations"
 
 
