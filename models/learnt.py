@@ -50,9 +50,7 @@ class Columns:
         return tf.concat(parts, 1)
 
 
-def rectified(
-    x: tf.Tensor, own: tf.Tensor, kernels: tf.Tensor, biases: tf.Tensor, columns: Columns
-) -> list[tf.Tensor]:
+def rectified(x: tf.Tensor, own: tf.Tensor, kernels: tf.Tensor, biases: tf.Tensor, columns: Columns) -> list[tf.Tensor]:
     """relu(x W_e + b_e) [n, H] of every network e, whose gradient goes to W, b and ``own``, not to x.
 
     The gradients of W and b are one product, with x across and a row of ones below it: the transposed x serves all networks,
