@@ -17,7 +17,7 @@ LEAST_CAPACITY = 256
 SMALL = 1024
 """Up to how many rows a table may stand below others in one, for the look-ups of a request."""
 WIDEST = 31
-"""Up to how many columns TensorFlow adds a sparse product's rows number by number; wider ones take ten times as long."""
+"""Up to how many columns TensorFlow's sparse product is a plain loop; from the next on it takes four times as long."""
 ROLE = "."
 """Between the name of a vocabulary and the role of one of several tables that have its rows."""
 TASK = "task_"
@@ -173,9 +173,13 @@ def _mean(places: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
     The places come first since ONNX Runtime adds up whole rows of n dim numbers there, and row by row otherwise: half
     the time for 4 places of 8 numbers.
     """
-    present = tf.cast(ids >= 0, places.dtype)
-    weights = present / tf.maximum(tf.reduce_sum(present, 0, keepdims=True), 1)
-    return tf.reduce_sum(places * weights[:, :, None], 0)
+    return tf.reduce_sum(places * _shares(ids, 0)[:, :, None], 0)
+
+
+def _shares(ids: tf.Tensor, axis: int) -> tf.Tensor:
+    """What each place has of the mean over an axis, 0 where its id is PADDING."""
+    present = tf.cast(ids >= 0, tf.float32)
+    return present / tf.maximum(tf.reduce_sum(present, axis, keepdims=True), 1)
 
 
 def _bags(table: tf.Variable, ids: tf.Tensor, each: tf.Tensor, fields: list[IntField], sparse: bool) -> list[tf.Tensor]:
@@ -192,17 +196,11 @@ def _bags(table: tf.Variable, ids: tf.Tensor, each: tf.Tensor, fields: list[IntF
     bag_of = np.concatenate([np.full(f.width, i, np.int32) for i, f in enumerate(fields)])
     bags = tf.reshape(each[:, None] + bag_of * n, [-1])  # those of the first field, of the second, ...
     ends = np.cumsum([f.width for f in fields])
-    shares = [_shares(ids[:, end - f.width : end]) for f, end in zip(fields, ends, strict=True)]
+    shares = [_shares(ids[:, end - f.width : end], 1) for f, end in zip(fields, ends, strict=True)]
     places = tf.where(flat >= 0)[:, 0]
     found = [tf.gather(values, places) for values in (flat, bags, tf.reshape(tf.concat(shares, 1), [-1]))]
     means = _means(table, *found, n * len(fields), sparse)
     return list(tf.unstack(tf.reshape(means, [len(fields), -1, table.shape[1]])))
-
-
-def _shares(ids: tf.Tensor) -> tf.Tensor:
-    """What each place has of a row's mean [n, width], 0 where its id is PADDING."""
-    present = tf.cast(ids >= 0, tf.float32)
-    return present / tf.maximum(tf.reduce_sum(present, 1, keepdims=True), 1)
 
 
 def _means(
@@ -212,11 +210,10 @@ def _means(
     if sparse:
         distinct, rows = tf.unique(rows)
     values = tf.gather(table, distinct) if sparse else tf.convert_to_tensor(table)
-    indices, shape = tf.stack([bag, rows], 1), tf.stack([count, tf.shape(values)[0]])
+    indices, shape = tf.stack([bag, rows], 1), tf.cast(tf.stack([count, tf.shape(values)[0]]), tf.int64)
     pieces = np.array_split(range(table.shape[1]), -(-table.shape[1] // WIDEST))
-    columns = tf.split(values, [len(piece) for piece in pieces], 1) if len(pieces) > 1 else [values]
     products = [
-        tf.raw_ops.SparseTensorDenseMatMul(a_indices=indices, a_values=shares, a_shape=tf.cast(shape, tf.int64), b=part)
-        for part in columns
+        tf.raw_ops.SparseTensorDenseMatMul(a_indices=indices, a_values=shares, a_shape=shape, b=columns)
+        for columns in tf.split(values, [len(piece) for piece in pieces], 1)
     ]
-    return tf.concat(products, 1) if len(pieces) > 1 else products[0]
+    return tf.concat(products, 1)

@@ -1,7 +1,6 @@
 """The columns of a network's input that are learnt, and a first layer that takes gradients of these alone."""
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 from itertools import groupby
 
 import numpy as np
@@ -31,9 +30,9 @@ class Columns:
 
         return taken(x)
 
-    def rows_of(self, kernels: tf.Tensor) -> tf.Tensor:
-        """What these columns meet of kernels [E, D, H]: [E, L, H]."""
-        return tf.gather(kernels, self.places, axis=1)
+    def rows_of(self, kernel: tf.Tensor) -> tf.Tensor:
+        """What these columns meet of a kernel [D, H]: [L, H]."""
+        return tf.gather(kernel, self.places)
 
     def _taken(self, x: tf.Tensor) -> tf.Tensor:
         """[n, D] to [n, L], run by run: a gather goes number by number."""
@@ -50,32 +49,34 @@ class Columns:
         return tf.concat(parts, 1)
 
 
-def rectified(x: tf.Tensor, own: tf.Tensor, kernels: tf.Tensor, biases: tf.Tensor, columns: Columns) -> list[tf.Tensor]:
-    """relu(x W_e + b_e) [n, H] of every network e, whose gradient goes to W, b and ``own``, not to x.
+def across(x: tf.Tensor) -> tf.Tensor:
+    """x [n, D] transposed, with a row of ones below: [D + 1, n]."""
+    return tf.concat([tf.transpose(x), tf.ones([1, tf.shape(x)[0]])], 0)
 
-    The gradients of W and b are one product, with x across and a row of ones below it: the transposed x serves all networks,
-    and sums of a bias's gradients, which TensorFlow would add up in bfloat16 where products are, cost nothing.
+
+def rectified(x: tf.Tensor, turned: tf.Tensor, own: tf.Tensor, weights: tf.Tensor, columns: Columns) -> tf.Tensor:
+    """relu(x W + b) [n, H], whose gradient goes to W, b and ``own``, not to x.
+
+    That of W and b is one product: adding up the gradients of b costs nothing so, and a product with x transposed beforehand
+    takes less time than one that transposes it.
 
     Args:
         x: [n, D].
-        own: ``columns.of(x)``, of whose values nothing is read: one for all that reads the same x.
-        kernels: W [E, D, H].
-        biases: b [E, H].
+        turned: ``across(x)``, and
+        own: ``columns.of(x)``, of whose values nothing is read: one for all the layers that read the same x.
+        weights: W above b [D + 1, H].
     """
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def layer(x: tf.Tensor, own: tf.Tensor, kernels: tf.Tensor, biases: tf.Tensor) -> tuple[list[tf.Tensor], Gradients]:
-        pairs = zip(tf.unstack(kernels), tf.unstack(biases), strict=True)
-        found = [tf.nn.relu(tf.nn.bias_add(tf.matmul(x, kernel), bias)) for kernel, bias in pairs]
+    def layer(x: tf.Tensor, turned: tf.Tensor, own: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        kernel, bias = weights[:-1], weights[-1]
+        found = tf.nn.relu(tf.nn.bias_add(tf.matmul(x, kernel), bias))
 
-        def gradients(*above: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-            above = [tf.raw_ops.ReluGrad(gradients=g, features=units) for g, units in zip(above, found, strict=True)]
-            learnt = tf.unstack(columns.rows_of(kernels))
-            of_own = [tf.matmul(g, kernel, transpose_b=True) for g, kernel in zip(above, learnt, strict=True)]
-            across = tf.concat([tf.transpose(x), tf.ones([1, tf.shape(x)[0]])], 0)
-            of_both = tf.stack([tf.matmul(across, g) for g in above])
-            return None, reduce(tf.add, of_own), of_both[:, :-1], of_both[:, -1]
+        def gradients(above: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+            above = tf.raw_ops.ReluGrad(gradients=above, features=found)
+            of_own = tf.matmul(above, columns.rows_of(kernel), transpose_b=True)
+            return None, None, of_own, tf.matmul(turned, above)
 
         return found, gradients
 
-    return layer(tf.stop_gradient(x), own, kernels, biases)  # type: ignore[no-any-return]
+    return layer(tf.stop_gradient(x), tf.stop_gradient(turned), own, weights)

@@ -4,7 +4,7 @@ import tensorflow as tf
 from network_samples import MODEL, TRUNK, random_blocks, random_targets, small_config, small_network, small_trainer
 from trunk_samples import noise, small_trunk
 
-from models.learnt import Columns, rectified
+from models.learnt import Columns, across, rectified
 
 LEARNT = [True, False, False, True, False]
 
@@ -17,7 +17,7 @@ def test_columns_are_taken_in_order_and_their_gradient_goes_back_to_them() -> No
         total = tf.reduce_sum(taken * tf.constant([[10.0, 20], [30, 40]]))
     np.testing.assert_array_equal(taken, [[1, 4], [6, 9]])
     np.testing.assert_array_equal(tape.gradient(total, x), [[10, 0, 0, 20, 0], [30, 0, 0, 40, 0]])
-    np.testing.assert_array_equal(columns.rows_of(tf.transpose(x)[None]), [[[1, 6], [4, 9]]])
+    np.testing.assert_array_equal(columns.rows_of(tf.transpose(x)), [[1, 6], [4, 9]])
 
 
 def test_where_no_column_is_learnt_none_has_a_gradient() -> None:
@@ -36,7 +36,7 @@ def test_a_rectified_layer_by_hand() -> None:
     columns = Columns([True, False])
     with tf.GradientTape() as tape:
         tape.watch([x, kernel, bias])
-        (found,) = rectified(x, columns.of(x), kernel[None], bias[None], columns)
+        found = rectified(x, across(x), columns.of(x), tf.concat([kernel, bias[None]], 0), columns)
         total = tf.reduce_sum(found * tf.constant([[5.0, 7]]))
     of_x, of_kernel, of_bias = tape.gradient(total, [x, kernel, bias])
     np.testing.assert_array_equal(found, [[0, 3]])

@@ -1,15 +1,17 @@
 """Networks side by side: experts, or one network per objective, as batched products of matrices."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import keras
 import tensorflow as tf
 
 from models.encoder import Split, linear
-from models.learnt import Columns, rectified
+from models.learnt import Columns, across, rectified
 from models.noise import Noise, Stacked, derive
 
 NORM_EPSILON = 1e-5
+T = TypeVar("T")
 
 
 class Parallel:
@@ -83,9 +85,10 @@ class Parallel:
     def _first(self, given: list[tf.Tensor]) -> list[tf.Tensor]:
         """The first layer's units [n, H] of x, or of each network's own."""
         assert self.columns is not None
-        kernels, biases = self.kernels[0].value, self.biases[0].value[:, 0]
-        layer = zip(given, tf.split(kernels, len(given)), tf.split(biases, len(given)), strict=True)
-        return [units for x, *weights in layer for units in rectified(x, self.columns.of(x), *weights, self.columns)]
+        columns, weights = self.columns, tf.concat([self.kernels[0].value, self.biases[0].value], 1)
+        read = [(x, across(x), columns.of(x)) for x in given]
+        layer = zip(self._for_parts(read), tf.unstack(weights), strict=True)
+        return [rectified(*mine, kernel_and_bias, columns) for mine, kernel_and_bias in layer]
 
     def _each(self, i: int, hidden: list[tf.Tensor]) -> list[tf.Tensor]:
         """Layer ``i``'s units [n, H] of every network's [n, in]."""
@@ -98,7 +101,7 @@ class Parallel:
         """Every network's kernel [in, out] and bias [out]."""
         return tf.unstack(self.kernels[i].value), tf.unstack(self.biases[i].value[:, 0])
 
-    def _for_parts(self, given: list[tf.Tensor]) -> list[tf.Tensor]:
+    def _for_parts(self, given: list[T]) -> list[T]:
         return given if len(given) == self.parts else given * self.parts
 
     def layer(self, i: int, hidden: "tf.Tensor | Split") -> tf.Tensor:
