@@ -62,8 +62,8 @@ def rectified(x: tf.Tensor, turned: tf.Tensor, own: tf.Tensor, weights: tf.Tenso
 
     Args:
         x: [n, D].
-        turned: ``across(x)``, and
-        own: ``columns.of(x)``, of whose values nothing is read: one for all the layers that read the same x.
+        turned: ``across(x)``, as ``own`` one for all the layers that read the same x.
+        own: ``columns.of(x)``, of whose values nothing is read.
         weights: W above b [D + 1, H].
     """
 
