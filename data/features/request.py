@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from typing import Any
 
@@ -15,6 +15,7 @@ from data.config import ColumnConfig, RateFeature
 from data.days import day_of, day_start
 from data.features.asof import Ints
 from data.features.candidates import CandidateView, VideoNumbers
+from data.features.cross import Asked, CrossSide
 from data.features.entries import Entries
 from data.features.history import context_column, history_batch
 from data.features.id_rows import IdRows
@@ -93,8 +94,7 @@ class RequestEncoder:
         self._single = SingleRow(state.knowledge, state.tables, state.recent, self._nobody)
         if table is not None and "video_id" in state.recent:
             table.remember(state.recent.strings("video_id").values)
-        cross = [f.name for f in state.config.features if state.config.feature_side(f) == "cross" and f.kind == "rate"]
-        self._cross_since = min((state.knowledge.totals[name].boundary for name in cross), default=0)
+        self._cross = CrossSide(state.knowledge, self._numbers, self._nobody)
 
     def video_row(self, video_id: str) -> int:
         """Row of the catalogue to score with, -1 where unknown."""
@@ -145,6 +145,7 @@ class RequestEncoder:
         other._latest = later.last_valid()
         other._known = {name: Numbering(numbering) for name, numbering in self._known.items()}
         other._numbers = self._numbers.with_videos(other.state.tables.get("videos"), later, known, other._known)
+        other._cross = self._cross.with_videos(other._numbers)
         return other
 
     def live_catalogue(self) -> Block:
@@ -205,17 +206,14 @@ class RequestEncoder:
 
     def cross(self, features: RequestFeatures, video_rows: Ints) -> Block:
         """The cross side of candidates, given as rows of the catalogue (-1: unknown) [n]."""
-        n = len(video_rows)
-        layout = self.state.layout.sides["cross"]
-        if not layout.ints and not layout.floats:
-            return Block(np.zeros((n, 0), np.int32), np.zeros((n, 0), np.float32))
-        queries, entries = features._queries, features._entries
+        queries, entries, know = features._queries, features._entries, features._knowledge
         codes = np.where(video_rows < 0, len(self.video_ids), video_rows)
-        cutoff = np.full(n, _day_start(features._time // 900_000, self.state.config.timezone), np.int64)
-        since = 0 if features._knowledge is self._without_users else self._cross_since
-        past = features._past if entries.count_since(since) else self._nobody
-        view = CandidateView(queries, self._numbers, codes, lambda: self._candidate_columns(queries.batch, codes))
-        return encode_sides(features._knowledge, view, cutoff, past, ["cross"])["cross"]
+        cutoff = _day_start(features._time // 900_000, self.state.config.timezone)
+        boundary = 0 if know is self._without_users else self._cross.boundary
+        columns = partial(self._candidate_columns, queries.batch, codes)
+        view = partial(CandidateView, queries, self._numbers, codes, columns)
+        later = entries.count_since(boundary)
+        return self._cross.encode(Asked(codes, know, queries, features._past, entries, later, cutoff, view))
 
     def _candidate_columns(self, request: Batch, codes: Ints) -> Batch:
         """The request's columns for each candidate, beside its id."""
