@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
+from threadpoolctl import threadpool_limits
 
 from data.errors import WatchNextError
 from data.feedback.store import Feedback
@@ -53,6 +54,7 @@ def create_app(
         WatchNextError: a setting is wrong.
     """
     configure_logs(settings.log_level)
+    threadpool_limits(1, "blas")  # a product of one vector, shared by threads, waits for the last of them to wake
     metrics = Metrics()
     blocked = read_blocked(settings.blocked_file)
 
