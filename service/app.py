@@ -83,7 +83,7 @@ def create_app(
         telemetry=UNTRACED,
     )
     problems.install(app)
-    app.add_middleware(Direct, routes=ranking_api.router.routes)  # added first: the innermost
+    app.add_middleware(Direct, routers=(ranking_api.router, events_api.router))  # added first: the innermost
     group = None if place is None else place.group
     if group is not None:
         app.add_middleware(Forward, group=group)
