@@ -57,11 +57,11 @@ def test_the_same_as_feature_by_feature(history: str, laid: bool, room: int, mon
         found = encoder.request(f"u{number}", {"tab": tab}, time, batch, history == "replaced")
         rng.shuffle(rows)
         plain = View(
-            encoder._candidate_columns(found._queries.batch, np.where(rows < 0, len(encoder.video_ids), rows)),
-            *(np.full(len(rows), time), encoder.state.tables, found._queries.numberings),
+            encoder._candidate_columns(found._moment.queries.batch, np.where(rows < 0, len(encoder.video_ids), rows)),
+            *(np.full(len(rows), time), encoder.state.tables, found._moment.queries.numberings),
         )
         cutoff = encoder.state.day_starts(plain.time)
-        expected = encode_sides(found._knowledge, plain, cutoff, found._past, ["cross"])["cross"]
+        expected = encode_sides(found._knowledge, plain, cutoff, found._moment.entries.past, ["cross"])["cross"]
         block = encoder.cross(found, rows)
         moved |= block.floats.std(axis=0) > 0
         np.testing.assert_array_equal(block.ints, expected.ints)
@@ -79,6 +79,7 @@ def test_which_are_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_list_of_the_requests_is_left_to_the_general_code() -> None:
+    """With later entries too, whose columns are lists as the request's is, of whatever length."""
     context = {"tab": {"type": "category"}, "moods": {"type": "categories"}}
     config = small_config(
         log={"visible_after": "watch", "context": context}, features=[rate("mood_author", "moods", "author")]
@@ -91,6 +92,10 @@ def test_a_list_of_the_requests_is_left_to_the_general_code() -> None:
         encoder.cross(encoder.request("u1", {"moods": m}, encoder.state.boundary + 5), rows) for m in (["a"], ["a", "b"])
     )
     assert (one.floats != both.floats).any()
+    time = encoder.state.boundary + 30 * 3_600_000
+    told = [{**item, "context": {"moods": ["a"]}} for item in items(np.random.default_rng(2), time - 8 * 3_600_000)]
+    later = encoder.cross(encoder.request("u1", {"moods": ["a"]}, time, history_batch(config, "u1", told)), rows)
+    assert (later.floats != one.floats).any()
 
 
 def later_rows(boundary: int) -> EntityTable:

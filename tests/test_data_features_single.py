@@ -21,8 +21,8 @@ DAYS, TABLES = small_days(), small_tables()
 def general(encoder: RequestEncoder, found: RequestFeatures, time: int) -> dict[Any, Any]:
     state = encoder.state
     times = np.array([time], np.int64)
-    queries = View(found._queries.batch, times, state.tables, found._queries.numberings)
-    return encode_sides(found._knowledge, queries, state.day_starts(times), found._past, ["user", "context"])
+    queries = View(found._moment.queries.batch, times, state.tables, found._moment.queries.numberings)
+    return encode_sides(found._knowledge, queries, state.day_starts(times), found._moment.entries.past, ["user", "context"])
 
 
 def items(rng: np.random.Generator, until: int) -> list[dict[str, Any]]:

@@ -12,19 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.columns import Strings
 from data.config import RateFeature
 from data.features.asof import Ints
 from data.features.candidates import CandidateView, VideoNumbers
-from data.features.entries import Entries
 from data.features.layout import Block
 from data.features.merging import summed
+from data.features.one_request import Moment
 from data.features.past import Past
 from data.features.rates import Entries as Kept
 from data.features.rates import Finish, together
 from data.features.sorting import first_of_each
 from data.features.spec import Knowledge, encode_feature
-from data.features.view import Numbers, View
+from data.features.view import Numbers
 
 TABLE_BYTES = 1 << 23
 """What the table of a feature may take, in each process."""
@@ -42,24 +41,19 @@ class Asked:
     Attributes:
         rows: of the catalogue [n].
         know: what features are computed from: without what is known of users, where a history stands in its place.
-        past: the user's entries, which ``entries`` are too.
-        later: whether any of them began to count after what is in the totals.
-        cutoff: the start of the request's day, ms.
+        later: whether any of the user's entries began to count after what is in the totals.
         view: makes the view of all n, for features that are not prepared.
     """
 
     rows: Ints
     know: Knowledge
-    queries: View
-    past: Past
-    entries: Entries
+    moment: Moment
     later: bool
-    cutoff: int
     view: Callable[[], CandidateView]
 
     def until(self, feature: RateFeature) -> int:
         """Before when an entry must have begun to count, ms."""
-        return int(self.queries.time[0]) if feature.until == "moment" else self.cutoff
+        return self.moment.time if feature.until == "moment" else self.moment.cutoff
 
 
 class CrossSide:
@@ -74,7 +68,7 @@ class CrossSide:
         self._features = [f for f in know.config.features if f.name in self._ints or f.name in self._floats]
         rates = [f for f in self._features if isinstance(f, RateFeature)]
         self._prepared = {f.name: rate for f in rates if (rate := prepare(f, know, videos)) is not None}
-        self.boundary = min((know.totals[f.name].boundary for f in rates), default=0)
+        self.boundary = min((know.totals[f.name].boundary for f in rates), default=np.iinfo(np.int64).max)
         """Of totals (ms): what began to count before it is in all of them."""
 
     def with_videos(self, videos: VideoNumbers) -> "CrossSide":
@@ -91,7 +85,8 @@ class CrossSide:
             rate, rows = self._prepared.get(feature.name), None
             numbers = None if rate is None else rate.columns(asked)
             if numbers is None:
-                past, cutoff = asked.past if asked.later else self._nobody, np.full(n, asked.cutoff, np.int64)
+                past = asked.moment.entries.past if asked.later else self._nobody
+                cutoff = np.full(n, asked.moment.cutoff, np.int64)
                 rows, numbers = encode_feature(asked.know, feature, asked.view(), cutoff, past)
             if rows is not None:
                 block.ints[:, self._ints[feature.name]] = rows.reshape(n, -1)
@@ -103,7 +98,7 @@ class CrossSide:
 def prepare(feature: RateFeature, know: Knowledge, videos: VideoNumbers) -> "CrossRate | None":
     """None of a feature that is left to the general code."""
     video, request = sorted(feature.keys, key=videos.has, reverse=True)[:2] if len(feature.keys) == 2 else ("", "")
-    if not videos.has(video) or videos.has(request):
+    if not videos.has(video) or videos.has(request) or know.config.column_type(request) != "category":
         return None
     kept = len(know.vocabularies[request]) + 1, len(know.vocabularies[video]) + 1
     if request != "user_id" and not videos.is_list(video) and 8 * len(feature.labels) * kept[0] * kept[1] <= TABLE_BYTES:
@@ -130,14 +125,12 @@ class CrossRate:
         other._videos = videos
         return other
 
-    def columns(self, asked: Asked) -> Floats | None:
-        """What :func:`data.features.rates.rate_columns` gives [n, 2 labels]; None where the request has a list."""
-        column = asked.queries.column(self._request)
-        if not isinstance(column, Strings):
-            return None
-        (text,) = column.tolist()
-        shared = -1 if text is None else asked.queries.numberings[self._request](text)
-        found = self._videos.of(self._video, asked.rows, asked.queries.time.repeat(len(asked.rows)))
+    def columns(self, asked: Asked) -> Floats:
+        """What :func:`data.features.rates.rate_columns` gives [n, 2 labels]."""
+        moment = asked.moment
+        texts = moment.texts(self._request)
+        shared = moment.numberings[self._request](texts[0]) if texts else -1
+        found = self._videos.of(self._video, asked.rows, np.full(len(asked.rows), moment.time))
         assert found is not None
         return self._columns(asked, shared, found, self._later(asked, shared) if asked.later and shared >= 0 else None)
 
@@ -146,15 +139,16 @@ class CrossRate:
 
     def _later(self, asked: Asked, shared: int) -> Kept | None:
         """What of the user's entries is not in the totals, by the number of the video's column; None where nothing is."""
-        entries, since, until = asked.entries, asked.know.totals[self.feature.name].boundary, asked.until(self.feature)
+        entries, since = asked.moment.entries, asked.know.totals[self.feature.name].boundary
+        until = asked.until(self.feature)
         counts = entries.counts[self._labels]
         used = entries.known[self._labels] & (counts >= since) & (counts < until)
         chosen = np.flatnonzero(used.any(axis=0))
         if self._request != "user_id" and len(chosen):
-            chosen = chosen[asked.past.view.number(self._request)[chosen] == shared]
+            chosen = chosen[entries.past.view.number(self._request)[chosen] == shared]
         if not len(chosen):
             return None
-        rows, numbers = asked.past.view.keys((self._video,), chosen)
+        rows, numbers = entries.past.view.keys((self._video,), chosen)
         used = used[:, rows].T
         return Kept(*summed(numbers, [used.astype(np.int64), np.where(used, entries.micro[self._labels][:, rows].T, 0)]))
 

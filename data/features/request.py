@@ -21,9 +21,11 @@ from data.features.history import context_column, history_batch
 from data.features.id_rows import IdRows
 from data.features.layered import LayeredTable
 from data.features.layout import Block
+from data.features.one_request import Moment
 from data.features.past import Past, join, past_batch, timings
 from data.features.rates import Totals
 from data.features.recent import WATCHED
+from data.features.settled import Settled, SettledUsers
 from data.features.single import SingleRow
 from data.features.spec import Knowledge, encode_sides, longest_window
 from data.features.state import FeatureState
@@ -45,22 +47,23 @@ class RequestFeatures:
     known_user: bool
     nulls: tuple[str, ...]
     _positive: str
-    _entries: Entries
-    _queries: View
-    _time: int
-    _past: Past
+    _moment: Moment
     _knowledge: Knowledge
 
     @property
     def watched(self) -> tuple[str, ...]:
         """Ids of the last watched videos, newest first."""
-        rows = np.array(self._entries.last(self._positive, 0.0, self._time, WATCHED), np.int64)
-        videos = self._past.view.batch.strings("video_id").take(rows)
+        entries = self._moment.entries
+        rows = np.array(entries.last(self._positive, 0.0, self._moment.time, WATCHED), np.int64)
+        videos = entries.past.view.batch.strings("video_id").take(rows)
         return tuple(text for text in videos.tolist() if text is not None)
 
 
 class RequestEncoder:
     """Encodes requests against a frozen state. Immutable after construction, so any number of threads may share it.
+
+    Args:
+        settled: what is settled of the state's users, where that was encoded beforehand.
 
     Attributes:
         video_ids: the catalogue: every video met in the log, then those that only the videos' table knows.
@@ -70,8 +73,9 @@ class RequestEncoder:
     over the bundle's have the rows behind it.
     """
 
-    def __init__(self, state: FeatureState) -> None:
+    def __init__(self, state: FeatureState, settled: SettledUsers | None = None) -> None:
         self.state = state
+        self._settled = settled
         vocabulary = state.knowledge.vocabularies["video_id"]
         table = state.tables.get("videos")
         self.video_ids = [*vocabulary.texts, *(t for t in (table.ids.texts if table else ()) if vocabulary.get(t) is None)]
@@ -87,11 +91,12 @@ class RequestEncoder:
         self._nothing = past_batch(history_batch(state.config, "", []), state.config)
         self._longest, self._timing = longest_window(state.config), timings(state.config)
         self._positive = positive_label(state.config)
+        self._categories = [name for name, column in state.config.log.context.items() if column.type == "category"]
         self._without_users = _without_users(state.knowledge)
         self._known = {name: Numbering(vocabulary) for name, vocabulary in state.knowledge.vocabularies.items()}
         self._numbers = VideoNumbers(state.config, table, self._candidates, self._known)
         self._nobody = self._past(self._nothing, {}, 0)
-        self._single = SingleRow(state.knowledge, state.tables, state.recent, self._nobody)
+        self._single = SingleRow(state.knowledge, state.tables, state.recent, self._nobody, settled)
         if table is not None and "video_id" in state.recent:
             table.remember(state.recent.strings("video_id").values)
         self._cross = CrossSide(state.knowledge, self._numbers, self._nobody)
@@ -181,39 +186,48 @@ class RequestEncoder:
         state = self.state
         config = state.config
         numberings = self._numberings()
-        columns: dict[str, Column] = {"user_id": _one(user_id), "query_video_id": _one(query_video_id)}
-        columns |= {name: _context(column, context.get(name)) for name, column in config.log.context.items()}
         number = state.knowledge.vocabularies["user_id"].get(user_id)
-        stored = self._nothing if number is None or history_replaces else self._recent(number)
-        batch = stored if history is None else join(stored, past_batch(history, config))
         cutoff = _day_start(timestamp // 900_000, config.timezone)
-        past = self._past(batch, numberings, cutoff)
+        settled = None if history is not None or history_replaces else self._settled_of(number, cutoff)
+
+        def past() -> Past:
+            stored = self._nothing if number is None or history_replaces else self._recent(number)
+            batch = stored if history is None else join(stored, past_batch(history, config))
+            return self._past(batch, numberings, cutoff)
+
+        def queries() -> View:
+            columns: dict[str, Column] = {"user_id": _one(user_id), "query_video_id": _one(query_video_id)}
+            columns |= {name: _context(column, context.get(name)) for name, column in config.log.context.items()}
+            return View(Batch(columns), np.array([timestamp], np.int64), state.tables, numberings)
+
+        texts = {"user_id": [user_id]}
+        for name in self._categories:
+            value = context.get(name)
+            texts[name] = [] if value is None else [str(value)]
         knowledge = self._without_users if history_replaces else state.knowledge
-        queries = View(Batch(columns), np.array([timestamp], np.int64), state.tables, numberings)
-        blocks, entries = self._single.encode(queries, cutoff, past, knowledge.totals)
+        moment = Moment(texts, numberings, queries, timestamp, cutoff, Entries(past, self._single.labels, settled))
+        blocks = self._single.encode(moment, knowledge.totals)
         return RequestFeatures(
             blocks["user"],
             blocks["context"],
             number is not None and number < state.knowledge.vocabularies["user_id"].admitted,
             tuple(name for name in config.log.context if context.get(name) is None),
             self._positive,
-            entries,
-            queries,
-            timestamp,
-            past,
+            moment,
             knowledge,
         )
 
     def cross(self, features: RequestFeatures, video_rows: Ints) -> Block:
         """The cross side of candidates, given as rows of the catalogue (-1: unknown) [n]."""
-        queries, entries, know = features._queries, features._entries, features._knowledge
+        moment, know = features._moment, features._knowledge
         codes = np.where(video_rows < 0, len(self.video_ids), video_rows)
-        cutoff = _day_start(features._time // 900_000, self.state.config.timezone)
+
+        def view() -> CandidateView:
+            request = moment.queries
+            return CandidateView(request, self._numbers, codes, partial(self._candidate_columns, request.batch, codes))
+
         boundary = 0 if know is self._without_users else self._cross.boundary
-        columns = partial(self._candidate_columns, queries.batch, codes)
-        view = partial(CandidateView, queries, self._numbers, codes, columns)
-        later = entries.count_since(boundary)
-        return self._cross.encode(Asked(codes, know, queries, features._past, entries, later, cutoff, view))
+        return self._cross.encode(Asked(codes, know, moment, moment.entries.count_since(boundary), view))
 
     def _candidate_columns(self, request: Batch, codes: Ints) -> Batch:
         """The request's columns for each candidate, beside its id."""
@@ -227,6 +241,16 @@ class RequestEncoder:
             return set()
         pairs = self.state.seen_pairs[self._seen_start[number] : self._seen_start[number + 1]]
         return {self.video_ids[row] for row in (pairs & 0xFFFFFFFF).tolist()}
+
+    def _settled_of(self, number: int | None, cutoff: int) -> Settled | None:
+        """What is settled of a user, where it is so before ``cutoff`` (ms) and no video that is laid over changes it."""
+        settled = None if self._settled is None else self._settled.of(number)
+        if settled is None or settled.until >= cutoff:
+            return None
+        if self._live and number is not None:
+            videos = self._recent(number).strings("video_id").tolist()
+            return settled if self._live.keys().isdisjoint(videos) else None
+        return settled
 
     def _recent(self, number: int) -> Batch:
         start, end = self._recent_start[number : number + 2].tolist()
