@@ -10,6 +10,7 @@
             scorer.*               the compiled scorer
             state/                 features: vocabularies, scales, aggregates, users' state
             catalogue/             the known videos and their features
+            users/                 what is settled of the known users' features
             generators/            the generators' indexes
             trainer/               weights and optimizer state, for warm starts
             metrics.json
@@ -130,6 +131,10 @@ class Bundle:
     @property
     def catalogue(self) -> Path:
         return self.extra / "catalogue"
+
+    @property
+    def users(self) -> Path:
+        return self.extra / "users"
 
     @property
     def generators(self) -> Path:

@@ -1,5 +1,6 @@
 """The outermost layer: a request gets its id, its log line and its metrics, and a defect is answered without a traceback."""
 
+from asyncio import get_running_loop
 from os import urandom
 from time import perf_counter
 
@@ -45,8 +46,8 @@ class Access:
             if status:
                 raise
             await Problem(500, "the service has a defect; its log says more").response()(scope, receive, note)
-        finally:
-            self._count(scope, status, perf_counter() - started)
+        finally:  # the line and the figures wait for the next round of the loop: the answer leaves at the end of this one
+            get_running_loop().call_soon(self._count, scope, status, perf_counter() - started)
             reset_contextvars(**bound)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
+from threadpoolctl import threadpool_limits
 
 from data.errors import WatchNextError
 from data.feedback.store import Feedback
@@ -53,6 +54,7 @@ def create_app(
         WatchNextError: a setting is wrong.
     """
     configure_logs(settings.log_level)
+    threadpool_limits(1, "blas")  # a product of one vector, shared by threads, waits for the last of them to wake
     metrics = Metrics()
     blocked = read_blocked(settings.blocked_file)
 
@@ -81,7 +83,7 @@ def create_app(
         telemetry=UNTRACED,
     )
     problems.install(app)
-    app.add_middleware(Direct, routes=ranking_api.router.routes)  # added first: the innermost
+    app.add_middleware(Direct, routers=(ranking_api.router, events_api.router))  # added first: the innermost
     group = None if place is None else place.group
     if group is not None:
         app.add_middleware(Forward, group=group)

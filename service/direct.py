@@ -1,4 +1,4 @@
-"""The short way to the endpoints that rank: past what the framework does for any endpoint, for a request with nothing wrong.
+"""The short way to the endpoints asked most: past what the framework does for any, for a request with nothing wrong.
 
 Routing, dependencies and their stacks cost a request as much as all that is asked of them here: a body that is declared as
 JSON, is JSON and fits the endpoint's model. Any other request goes through the framework, which has the words for what is
@@ -8,9 +8,8 @@ wrong with it. The routes are the framework's own, so that the OpenAPI document 
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.body_limit import replay
@@ -22,11 +21,12 @@ class Direct:
     """Innermost of the middlewares: who may ask, how often and how much is decided before.
 
     Args:
-        routes: of endpoints that take a ``body`` and the ``request`` and return a response.
+        routers: of endpoints that take a ``body`` and the ``request`` and return a response.
     """
 
-    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, routers: Iterable[APIRouter]) -> None:
         self.app = app
+        routes = (route for router in routers for route in router.routes)
         self._routes = {route.path: route for route in routes if isinstance(route, APIRoute)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,8 +3,10 @@
 from collections import Counter
 from typing import Annotated, Literal
 
+import orjson
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, StringConstraints
 
 from data.errors import WatchNextError
@@ -63,10 +65,20 @@ class Fates(Strict):
     events: list[EventFate]
 
 
-@router.post("/events", status_code=202, responses=documented(400, 413, 415, 422, 500, 503), summary="Say what users did")
-def take_in(body: Events, request: Request) -> Fates:
-    # A plain function: it waits for the disk, so the framework runs it in a thread.
+@router.post(
+    "/events",
+    status_code=202,
+    response_model=Fates,
+    responses=documented(400, 413, 415, 422, 500, 503),
+    summary="Say what users did",
+)
+async def take_in(body: Events, request: Request) -> Response:
     runtime: Runtime = request.state.runtime
+    fates = await run_in_threadpool(_take_in, body, runtime)  # it waits for the disk
+    return Response(orjson.dumps({"events": fates}), 202, media_type="application/json")
+
+
+def _take_in(body: Events, runtime: Runtime) -> list[Fate]:
     if runtime.feedback is None or runtime.slot.current is None:
         raise Problem(503, "no bundle is loaded; /readyz says why", headers={"retry-after": "5"})
     events = [Event(**dict(event)) for event in body.events]
@@ -79,7 +91,7 @@ def take_in(body: Events, request: Request) -> Fates:
         raise Problem(503, detail, headers={"retry-after": "1"}) from None
     _count(fates, runtime)
     runtime.operations.events([event for event, fate in zip(events, fates, strict=True) if fate.status == "accepted"])
-    return Fates(events=[EventFate(event_id=f.event_id, status=f.status, reason=f.reason) for f in fates])
+    return fates
 
 
 def _count(fates: list[Fate], runtime: Runtime) -> None:

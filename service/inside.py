@@ -9,7 +9,7 @@ import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import problems, ranking_api
+from service import events_api, problems, ranking_api
 from service.direct import Direct
 from service.frames import Frame, as_bytes, as_text
 from service.guard import RANKING
@@ -62,7 +62,7 @@ class Inside:
         self._runtime = runtime
         app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=UNTRACED)
         problems.install(app)
-        app.add_middleware(Direct, routes=ranking_api.router.routes)
+        app.add_middleware(Direct, routers=(ranking_api.router, events_api.router))
         app.add_middleware(_Defects)
         for router in routers:
             app.include_router(router)

@@ -10,6 +10,7 @@ import structlog
 from data.errors import BundleError, WatchNextError
 from data.features.layout import Block
 from data.features.request import RequestEncoder
+from data.features.settled import SettledUsers
 from data.features.state import FeatureState
 from data.features.storage import load_array
 from models.bundle import Bundle
@@ -51,7 +52,8 @@ def load_champion(settings: Settings) -> Serving:
 def serve_bundle(bundle: Bundle) -> Serving:
     """Everything of a bundle that requests need."""
     config, lease = bundle.config, Lease(bundle.folder)
-    features = RequestEncoder(FeatureState.load(bundle.state, config))
+    state = FeatureState.load(bundle.state, config)
+    features = RequestEncoder(state, load_users(bundle, state))
     scorer = Scorer.load(bundle.extra)
     if scorer.objectives != config.objective_names:
         raise BundleError(f"{bundle.extra}: the scorer predicts {scorer.objectives}, expected {config.objective_names}")
@@ -86,6 +88,18 @@ def load_catalogue(bundle: Bundle, features: RequestEncoder) -> Block:
     if (len(block.ints), len(block.floats)) != (expected, expected):
         raise BundleError(f"{bundle.catalogue} has {len(block.ints)} rows, expected {expected}")
     return block
+
+
+def load_users(bundle: Bundle, state: FeatureState) -> SettledUsers | None:
+    """What is settled of users as the bundle has it, mapped; None where it was made before bundles had that, so that every
+    request goes over the user's entries."""
+    if not bundle.users.is_dir():
+        return None
+    settled = SettledUsers.load(bundle.users)
+    expected = len(state.knowledge.vocabularies["user_id"]) + 1
+    if {len(settled), len(settled.ints), len(settled.floats)} != {expected}:
+        raise BundleError(f"{bundle.users} has {len(settled)} rows, expected {expected}")
+    return settled
 
 
 def warn_of_gaps(ranking: Ranking, means: Mapping[str, float | None]) -> None:

@@ -21,8 +21,8 @@ DAYS, TABLES = small_days(), small_tables()
 def general(encoder: RequestEncoder, found: RequestFeatures, time: int) -> dict[Any, Any]:
     state = encoder.state
     times = np.array([time], np.int64)
-    queries = View(found._queries.batch, times, state.tables, found._queries.numberings)
-    return encode_sides(found._knowledge, queries, state.day_starts(times), found._past, ["user", "context"])
+    queries = View(found._moment.queries.batch, times, state.tables, found._moment.queries.numberings)
+    return encode_sides(found._knowledge, queries, state.day_starts(times), found._moment.entries.past, ["user", "context"])
 
 
 def items(rng: np.random.Generator, until: int) -> list[dict[str, Any]]:
@@ -167,42 +167,3 @@ def test_last_watched_are_newest_first_and_of_the_past() -> None:
     batch = history_batch(CONFIG, "nobody", told)
     found = encoder.request("nobody", {}, start + 33_500, batch)  # a click counts half a minute after it is visible
     assert found.watched == ("v3", "v2", "v1", "v0")
-
-
-@pytest.mark.parametrize("laid", [False, True])
-@pytest.mark.parametrize("history", ["stored", "later", "replaced"])
-def test_candidates_numbered_beforehand_have_the_same_cross_features(history: str, laid: bool) -> None:
-    """Of all videos, unknown and laid over ones too, at times before and after some of their rows begin."""
-    encoder = RequestEncoder(state_before(CONFIG, DAYS, TABLES, date(2024, 3, 3)))
-    if laid:
-        encoder = encoder.with_videos(later_rows(encoder.state.boundary))
-    rng, rows, told = np.random.default_rng(6), np.arange(-1, len(encoder._candidates)), 0
-    for number in range(12):
-        time = encoder.state.boundary + int(rng.integers(0, 2 * 86_400_000))
-        batch = None if history == "stored" else history_batch(CONFIG, f"u{number}", items(rng, time))
-        found = encoder.request(f"u{number}", {"tab": "1"}, time, batch, history == "replaced")
-        plain = View(
-            encoder._candidate_columns(found._queries.batch, np.where(rows < 0, len(encoder.video_ids), rows)),
-            *(np.full(len(rows), time), encoder.state.tables, found._queries.numberings),
-        )
-        cutoff = encoder.state.day_starts(plain.time)
-        expected = encode_sides(found._knowledge, plain, cutoff, found._past, ["cross"])["cross"]
-        block = encoder.cross(found, rows)
-        told += block.floats.any()
-        np.testing.assert_array_equal(block.ints, expected.ints)
-        np.testing.assert_array_equal(block.floats, expected.floats)
-    assert told
-
-
-def later_rows(boundary: int) -> Any:
-    from data.columns import Batch, StringLists, Strings
-    from data.features.tables import EntityTable
-
-    columns = {
-        "video_id": Strings.of(["v1", "v2", "new", "new"]),
-        "valid_from": np.array([boundary, boundary + 3_600_000, boundary, boundary + 30 * 3_600_000], np.int64),
-        "author": Strings.of(["a1", None, "a9", "a2"]),
-        "tags": StringLists.of([["t1", "t9"], [], ["t2"], ["t9", "t1"]]),
-        "duration": np.array([1.0, 2.0, np.nan, 4.0]),
-    }
-    return EntityTable("video_id", Batch(columns))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from threadpoolctl import threadpool_info
 
 from service.schemas import Answer, ColumnsAnswer
 from service.settings import Settings
@@ -43,6 +44,10 @@ def ask(client: TestClient, path: str = "/v1/rank", **body: Any) -> Answer:
 
 def ids(answer: Answer) -> list[str]:
     return [item.video_id for item in answer.items]
+
+
+def test_a_product_takes_one_thread(client: TestClient) -> None:
+    assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
 def test_rank_scores_by_hand(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from starlette.testclient import TestClient
 
 from data.columns import Batch
 from data.days import day_start
+from data.errors import BundleError
 from data.features.slates import feature_times
+from data.features.state import FeatureState
 from data.feedback.export import export_days
 from data.home import Home
 from data.log import read_day
 from models.registry import Registry
 from service.app import create_app
+from service.loading import load_users
 from service.models_api import ModelsReport as Models
 from service.schemas import Answer
 from service.settings import Settings
@@ -251,6 +255,23 @@ def test_models_says_what_there_is(published: tuple[Home, int, np.ndarray], clie
         ("watch", "click", 0.5),
         ("like", None, 1.0),
     ]
+
+
+def test_what_is_settled_of_users_comes_with_the_bundle(published: tuple[Home, int, np.ndarray], tmp_path: Path) -> None:
+    """One of before bundles had it goes without; one of other users than the state's is refused."""
+    home, version, _ = published
+    bundle = Registry(home).open(CONFIG.name, version)
+    state = FeatureState.load(bundle.state, CONFIG)
+    settled = load_users(bundle, state)
+    assert settled is not None
+    assert len(settled) == len(state.knowledge.vocabularies["user_id"]) + 1
+    shutil.copytree(bundle.folder, tmp_path / "copy")
+    copy = replace(bundle, folder=tmp_path / "copy")
+    np.save(copy.users / "times.npy", settled.times[1:])
+    with pytest.raises(BundleError, match=f"rows, expected {len(settled)}"):
+        load_users(copy, state)
+    shutil.rmtree(copy.users)
+    assert load_users(copy, state) is None
 
 
 def test_a_damaged_bundle_is_not_served(published: tuple[Home, int, np.ndarray], tmp_path: Path) -> None:

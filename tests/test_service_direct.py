@@ -69,6 +69,24 @@ def test_both_ways_answer_the_same(
     assert said(ours, path, body, headers) == said(plain, path, body, headers)
 
 
+EVENT = {"event_id": "e", "request_id": "r", "video_id": "v1", "type": "view"}
+EVENTS: list[Any] = [
+    {"events": [EVENT, EVENT | {"event_id": "ü", "value": 1.5, "user_id": 7, "timestamp": NOW}]},
+    {"events": [EVENT | {"event_id": "other", "type": "no such"}, EVENT]},
+    {"events": [EVENT | {"event_id": f"{n}"} for n in range(1_001)]},
+    {"events": [EVENT | {"value": "much", "unknown": 1}]},
+    {"events": []},
+    {},
+]
+
+
+@pytest.mark.parametrize("body", EVENTS)
+def test_events_are_answered_the_same(clients: tuple[TestClient, TestClient], body: Any) -> None:
+    ours, plain = (said(client, "/v1/events", json.dumps(body).encode(), JSON) for client in clients)
+    assert ours == plain
+    assert ours[0] in (202, 422)
+
+
 def test_only_what_is_wrong_goes_through_the_framework(
     clients: tuple[TestClient, TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +98,8 @@ def test_only_what_is_wrong_goes_through_the_framework(
         assert client.post("/v1/rank", json=GOOD).status_code == good
         assert client.post("/v1/rank", json=GOOD | {"candidates": []}).status_code == 418
         assert client.get("/v1/rank").status_code == 405
+        events = {"events": [EVENT | {"event_id": "only"}]}
+        assert client.post("/v1/events", json=events).status_code == (202 if good == 200 else good)
 
 
 def test_a_body_in_pieces_is_one_body(clients: tuple[TestClient, TestClient]) -> None:

@@ -1,5 +1,6 @@
 """What the day loop adds to training: gradient cosines that survive a kill; and what stops a warm start."""
 
+import shutil
 from datetime import date
 from typing import Any
 
@@ -11,7 +12,7 @@ from data.home import Home
 from models.step import Predicted, Trainer
 from tests.small_log import small_config, small_days, small_tables, write_home
 from training import days
-from training.days import COSINE_ROWS, learn_days
+from training.days import COSINE_ROWS, learn_days, run_folder
 from training.figures import evaluate
 from training.learner import Learner
 from training.plan import differences, plan_run
@@ -60,10 +61,17 @@ def test_cosines_of_each_scored_day_before_training_on_it_outlive_a_kill(
     assert list(found) == [second, third, fourth]
     assert found[second] == [[1.0 if i == j else None for j in range(k)] for i in range(k)]
 
+    files = run_folder(where, CONFIG, plan) / "scored"
+    assert [file.stem for file in sorted(files.iterdir())] == [second, third, fourth]
     for limit, kept in ((1, [fourth]), (len(scored[-1].targets) + len(scored[-2].targets), [third, fourth])):
         monkeypatch.setattr(days, "SCORED_ROWS", limit)
         _, last = learn_days(CONFIG, where, plan, QUIET)
         assert [str(day.day) for day in last] == kept
+
+    monkeypatch.setattr(days, "SCORED_ROWS", 1)
+    shutil.rmtree(files.parent)
+    _, last = learn_days(CONFIG, where, plan, QUIET)
+    assert [str(day.day) for day in last] == [file.stem for file in files.iterdir()] == [fourth]
 
 
 def test_a_network_does_not_go_on_across_another_balance_or_tower() -> None:

@@ -54,7 +54,8 @@ def test_weights_are_the_champions_and_counts_are_newer(refreshed: tuple[Home, i
     assert (version, new.manifest.refreshed_from, new.manifest.window) == (2024030401, first, old.manifest.window)
     same = {name for name, facts in old.manifest.files.items() if new.manifest.files.get(name) == facts}
     assert {name for name in old.manifest.files if "/trainer/" in name or "scorer" in name or "variables" in name} <= same
-    assert "assets.extra/catalogue/floats.npy" not in same
+    assert same.isdisjoint({"assets.extra/catalogue/floats.npy", "assets.extra/users/floats.npy"})
+    assert "assets.extra/users/floats.npy" in new.manifest.files
     states = [FeatureState.load(bundle.state, CONFIG) for bundle in (old, new)]
     assert [state.boundary for state in states] == sorted({state.boundary for state in states})
     assert states[0].table_sizes() == states[1].table_sizes()

@@ -81,7 +81,7 @@ def learn_days(config: Config, home: Home, plan: Plan, console: Console) -> tupl
             shutil.rmtree(ready / str(day))  # where rows are kept for longer, they stay mapped
             if later is not None and not coming:
                 coming.append(aside.submit(_prepare, learner, home, plan, later, ready))
-    return learner, _last_scored(folder / "scored")
+    return learner, _last_scored(folder / "scored", sum(_is_scored(config, plan, day) for day in plan.days))
 
 
 def _prepare(learner: Learner, home: Home, plan: Plan, day: date, ready: Path) -> tuple[Batch, Encoded]:
@@ -102,20 +102,28 @@ def _score(learner: Learner, batch: Batch, day: date, encoded: Encoded, path: Pa
         scored = replace(scored, gradient_cosines=first_cosines(learner.trainer, encoded))
     learner.keep_scored(day, scored.raw, encoded.targets)
     scored.save(path)
+    _, old = _last_files(path.parent)
+    for file in old:
+        file.unlink()
     return scored
 
 
-def _last_scored(folder: Path) -> list[Scored]:
-    """The scored days in their order; of more than :data:`SCORED_ROWS` rows the last days alone, one at least."""
-    found, rows = list[Scored](), 0
-    for path in sorted(folder.glob("*.npz"), reverse=True):
-        scored = Scored.load(path)
-        rows += len(scored.targets)
-        if found and rows > SCORED_ROWS:
-            log.info("figures_are_of_the_last_days", since=str(found[-1].day), limit=SCORED_ROWS)
-            break
-        found.append(scored)
-    return found[::-1]
+def _last_scored(folder: Path, days: int) -> list[Scored]:
+    """The last scored days in their order, of so many in all."""
+    files, _ = _last_files(folder)
+    found = [Scored.load(file) for file in files]
+    if len(found) < days:
+        log.info("figures_are_of_the_last_days", since=str(found[0].day), limit=SCORED_ROWS)
+    return found
+
+
+def _last_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files of scored days in order: of the last days, with up to :data:`SCORED_ROWS` rows or one day, and of those before,
+    which no figure will be of."""
+    files = sorted(folder.glob("[0-9]*.npz"))
+    rows = np.cumsum([Scored.rows(file) for file in reversed(files)])
+    last = max(1, int(np.searchsorted(rows, SCORED_ROWS, "right")))
+    return files[-last:], files[:-last]
 
 
 def _give_back() -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from data.config import Config
 from data.features.request import RequestEncoder
+from data.features.settled import SettledUsers
 from data.features.storage import save_arrays
 from data.home import Home
 from models.bundle import EXTRA
@@ -74,9 +75,10 @@ def write_bundle(folder: Path, learner: Learner, figures: Mapping[str, Any], run
 
 
 def write_counts(extra: Path, learner: Learner) -> None:
-    """The videos' side and the generators' indexes, as of the boundary of the learner's features."""
+    """The videos' side, what is settled of users, and the indexes, as of the boundary of the learner's features."""
     with learner.trainer.averaged() as network:
         embeddings = write_catalogue(extra / "catalogue", learner, network)
+    SettledUsers.write(learner.state, extra / "users")
     encoder = RequestEncoder(learner.state)
     videos = learner.state.tables.get("videos")
     learner.indexes.write(extra / "generators", encoder.video_ids, videos.batch if videos else None, embeddings)

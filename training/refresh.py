@@ -30,7 +30,7 @@ from training.quarantine import Quarantine
 
 log = structlog.get_logger()
 
-REPLACED = ("state", "counts", "catalogue", "generators", WAITING, ROWS, RUN_FILE)
+REPLACED = ("state", "counts", "catalogue", "users", "generators", WAITING, ROWS, RUN_FILE)
 """What of a bundle a refresh makes anew, or leaves out: rows that wait for their labels, and those that calibration was
 fitted on, stay with the trained one."""
 

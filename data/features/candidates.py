@@ -7,7 +7,7 @@ import numpy as np
 
 from data.columns import Batch, Column, StringLists, Strings
 from data.config import Config, RateFeature
-from data.features.asof import Ints
+from data.features.asof import Ints, running
 from data.features.tables import EntityTable
 from data.features.view import Numbers, View, numbers_of
 from data.vocabulary import Numbering
@@ -31,7 +31,7 @@ class VideoNumbers:
         self._entities = None if table is None else table.entities(texts)
         everything = np.arange(0 if table is None else table.size)
         self._columns = {
-            name: _numbered(table.column(name, everything), numberings[name])
+            name: _with_none(_numbered(table.column(name, everything), numberings[name]))
             for name in self._names
             if table is not None and name != "video_id"
         }
@@ -56,10 +56,18 @@ class VideoNumbers:
             other._entities = np.stack([lower, np.concatenate([upper, np.arange(len(known))])], axis=1)
             rows = np.arange(above.size)
             other._columns = {
-                name: _joined(numbers, _numbered(above.column(name, rows), numberings[name]))
+                name: _joined(numbers, _with_none(_numbered(above.column(name, rows), numberings[name])))
                 for name, numbers in self._columns.items()
             }
         return other
+
+    def has(self, name: str) -> bool:
+        """Whether there are numbers of a column."""
+        return name in self._columns or (name == "video_id" and self._video is not None)
+
+    def is_list(self, name: str) -> bool:
+        """Whether a video may have several of a column's numbers."""
+        return name in self._columns and self._columns[name][0] is not None
 
     def of(self, name: str, rows: Ints, time: Ints) -> Numbers | None:
         """Of a column of the videos, at rows of the catalogue [n] as of each time [n]; None of other columns."""
@@ -69,13 +77,11 @@ class VideoNumbers:
             return None
         offsets, numbers = self._columns[name]
         places = self._table.rows_of(self._entities[rows], time)
-        known = places >= 0
         if offsets is None:
-            return None, np.where(known, numbers[np.maximum(places, 0)], -1)
-        starts = offsets[np.maximum(places, 0)]
-        lengths = np.where(known, offsets[np.maximum(places, 0) + 1] - starts, 0)
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        return ends, numbers[np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])]
+            return None, numbers.take(places)
+        starts = offsets.take(places)
+        ends = running(offsets.take(places + 1) - starts)
+        return ends, numbers.take(np.repeat(starts - ends[:-1], np.diff(ends)) + np.arange(ends[-1]))
 
 
 class CandidateView(View):
@@ -129,9 +135,17 @@ def cross_keys(config: Config) -> list[str]:
 
 
 def _joined(first: Numbers, second: Numbers) -> Numbers:
+    """Of :func:`_with_none`'s both."""
     offsets, more = first[0], second[0]
-    numbers = np.concatenate([first[1], second[1]])
-    return (None if offsets is None or more is None else np.concatenate([offsets, offsets[-1] + more[1:]])), numbers
+    if offsets is None or more is None:
+        return None, np.concatenate([first[1][:-1], second[1]])
+    return np.concatenate([offsets[:-1], offsets[-2] + more[1:-1], more[-1:]]), np.concatenate([first[1], second[1]])
+
+
+def _with_none(numbers: Numbers) -> Numbers:
+    """With what row -1 has behind all others: a null, or none of a list."""
+    offsets, of_rows = numbers
+    return (None, np.append(of_rows, -1)) if offsets is None else (np.append(offsets, 0), of_rows)
 
 
 def _numbered(column: Column, numbering: Numbering) -> Numbers:

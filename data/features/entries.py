@@ -4,7 +4,7 @@ As small matrices, and as lists of their numbers: up to some 250 entries, and fe
 Python take less than the calls of numpy that they stand for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import itemgetter
 
@@ -15,10 +15,10 @@ from data.columns import Batch, StringLists, Strings
 from data.config import Config
 from data.features.asof import Ints
 from data.features.past import MICRO, SEEN, Past, seen_at, timings
+from data.features.settled import NEVER, Settled
 
 Mask = NDArray[np.bool_]
 FIRST = itemgetter(0)
-LEAST = np.iinfo(np.int64).min
 
 
 class Labels:
@@ -34,15 +34,27 @@ class Labels:
 
 
 class Entries:
-    """The m entries of ``past``, all of one user, under the labels given [L].
+    """The m entries of a past, all of one user, under the labels given [L].
 
     The same values as :class:`Past` has label by label; none is computed before it is asked for.
+
+    Args:
+        past: makes the past, where anything is asked for.
+        settled: what is settled of the user, where it holds.
     """
 
-    def __init__(self, past: Past, labels: Labels) -> None:
-        self.past, self.labels = past, labels
-        self._batch: Batch = past.view.batch
+    def __init__(self, past: Callable[[], Past], labels: Labels, settled: Settled | None = None) -> None:
+        self.labels, self.settled = labels, settled
+        self._make = past
         self._last: dict[tuple[str, float, int, int], list[int]] = {}
+
+    @cached_property
+    def past(self) -> Past:
+        return self._make()
+
+    @property
+    def _batch(self) -> Batch:
+        return self.past.view.batch
 
     def __len__(self) -> int:
         return len(self.past)
@@ -82,15 +94,17 @@ class Entries:
         closes = self._batch.numbers("timestamp").astype(np.int64) + self.labels.windows + self.labels.delays
         return np.where(np.isnan(seen), self.visible, np.maximum(self.visible, closes))
 
-    @cached_property
-    def seen(self) -> Ints:
-        """When each was seen [m], ms."""
-        return seen_at(self._batch)
+    def seen(self, since: int) -> list[int]:
+        """When those were seen (ms) that were seen from ``since`` on, the last one, and possibly others."""
+        if self.settled is not None and self.settled.seen < since:
+            return [] if self.settled.seen == NEVER else [self.settled.seen]
+        seen: list[int] = seen_at(self._batch).tolist()
+        return seen
 
     @cached_property
     def newest(self) -> int:
-        """When the last outcome counts, whether it is known or not (ms)."""
-        return int(self.counts.max(initial=LEAST))
+        """When the last outcome counts, whether it is known or not (ms); of a user who is settled, that or later."""
+        return int(self.counts.max(initial=NEVER)) if self.settled is None else self.settled.until
 
     def count_since(self, time: int) -> bool:
         """Whether any outcome counts from ``time`` (ms) on, or later."""

@@ -256,8 +256,11 @@ class Finish:
 
 
 def _by_row(values: Ints, rows: Ints, n: int) -> Ints:
+    """The sums of each row's values, which stand together [n, ...]."""
     total = np.zeros((n, values.shape[1]), np.int64)
-    np.add.at(total, rows, values)
+    if len(rows):
+        starts = np.flatnonzero(first_of_each(rows))
+        total[rows[starts]] = np.add.reduceat(values, starts)
     return total
 
 

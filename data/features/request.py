@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from typing import Any
 
@@ -15,14 +15,17 @@ from data.config import ColumnConfig, RateFeature
 from data.days import day_of, day_start
 from data.features.asof import Ints
 from data.features.candidates import CandidateView, VideoNumbers
+from data.features.cross import Asked, CrossSide
 from data.features.entries import Entries
 from data.features.history import context_column, history_batch
 from data.features.id_rows import IdRows
 from data.features.layered import LayeredTable
 from data.features.layout import Block
+from data.features.one_request import Moment
 from data.features.past import Past, join, past_batch, timings
 from data.features.rates import Totals
 from data.features.recent import WATCHED
+from data.features.settled import Settled, SettledUsers
 from data.features.single import SingleRow
 from data.features.spec import Knowledge, encode_sides, longest_window
 from data.features.state import FeatureState
@@ -44,22 +47,23 @@ class RequestFeatures:
     known_user: bool
     nulls: tuple[str, ...]
     _positive: str
-    _entries: Entries
-    _queries: View
-    _time: int
-    _past: Past
+    _moment: Moment
     _knowledge: Knowledge
 
     @property
     def watched(self) -> tuple[str, ...]:
         """Ids of the last watched videos, newest first."""
-        rows = np.array(self._entries.last(self._positive, 0.0, self._time, WATCHED), np.int64)
-        videos = self._past.view.batch.strings("video_id").take(rows)
+        entries = self._moment.entries
+        rows = np.array(entries.last(self._positive, 0.0, self._moment.time, WATCHED), np.int64)
+        videos = entries.past.view.batch.strings("video_id").take(rows)
         return tuple(text for text in videos.tolist() if text is not None)
 
 
 class RequestEncoder:
     """Encodes requests against a frozen state. Immutable after construction, so any number of threads may share it.
+
+    Args:
+        settled: what is settled of the state's users, where that was encoded beforehand.
 
     Attributes:
         video_ids: the catalogue: every video met in the log, then those that only the videos' table knows.
@@ -69,8 +73,9 @@ class RequestEncoder:
     over the bundle's have the rows behind it.
     """
 
-    def __init__(self, state: FeatureState) -> None:
+    def __init__(self, state: FeatureState, settled: SettledUsers | None = None) -> None:
         self.state = state
+        self._settled = settled
         vocabulary = state.knowledge.vocabularies["video_id"]
         table = state.tables.get("videos")
         self.video_ids = [*vocabulary.texts, *(t for t in (table.ids.texts if table else ()) if vocabulary.get(t) is None)]
@@ -86,15 +91,15 @@ class RequestEncoder:
         self._nothing = past_batch(history_batch(state.config, "", []), state.config)
         self._longest, self._timing = longest_window(state.config), timings(state.config)
         self._positive = positive_label(state.config)
+        self._categories = [name for name, column in state.config.log.context.items() if column.type == "category"]
         self._without_users = _without_users(state.knowledge)
         self._known = {name: Numbering(vocabulary) for name, vocabulary in state.knowledge.vocabularies.items()}
         self._numbers = VideoNumbers(state.config, table, self._candidates, self._known)
         self._nobody = self._past(self._nothing, {}, 0)
-        self._single = SingleRow(state.knowledge, state.tables, state.recent, self._nobody)
+        self._single = SingleRow(state.knowledge, state.tables, state.recent, self._nobody, settled)
         if table is not None and "video_id" in state.recent:
             table.remember(state.recent.strings("video_id").values)
-        cross = [f.name for f in state.config.features if state.config.feature_side(f) == "cross" and f.kind == "rate"]
-        self._cross_since = min((state.knowledge.totals[name].boundary for name in cross), default=0)
+        self._cross = CrossSide(state.knowledge, self._numbers, self._nobody)
 
     def video_row(self, video_id: str) -> int:
         """Row of the catalogue to score with, -1 where unknown."""
@@ -145,6 +150,7 @@ class RequestEncoder:
         other._latest = later.last_valid()
         other._known = {name: Numbering(numbering) for name, numbering in self._known.items()}
         other._numbers = self._numbers.with_videos(other.state.tables.get("videos"), later, known, other._known)
+        other._cross = self._cross.with_videos(other._numbers)
         return other
 
     def live_catalogue(self) -> Block:
@@ -180,42 +186,48 @@ class RequestEncoder:
         state = self.state
         config = state.config
         numberings = self._numberings()
-        columns: dict[str, Column] = {"user_id": _one(user_id), "query_video_id": _one(query_video_id)}
-        columns |= {name: _context(column, context.get(name)) for name, column in config.log.context.items()}
         number = state.knowledge.vocabularies["user_id"].get(user_id)
-        stored = self._nothing if number is None or history_replaces else self._recent(number)
-        batch = stored if history is None else join(stored, past_batch(history, config))
         cutoff = _day_start(timestamp // 900_000, config.timezone)
-        past = self._past(batch, numberings, cutoff)
+        settled = None if history is not None or history_replaces else self._settled_of(number, cutoff)
+
+        def past() -> Past:
+            stored = self._nothing if number is None or history_replaces else self._recent(number)
+            batch = stored if history is None else join(stored, past_batch(history, config))
+            return self._past(batch, numberings, cutoff)
+
+        def queries() -> View:
+            columns: dict[str, Column] = {"user_id": _one(user_id), "query_video_id": _one(query_video_id)}
+            columns |= {name: _context(column, context.get(name)) for name, column in config.log.context.items()}
+            return View(Batch(columns), np.array([timestamp], np.int64), state.tables, numberings)
+
+        texts = {"user_id": [user_id]}
+        for name in self._categories:
+            value = context.get(name)
+            texts[name] = [] if value is None else [str(value)]
         knowledge = self._without_users if history_replaces else state.knowledge
-        queries = View(Batch(columns), np.array([timestamp], np.int64), state.tables, numberings)
-        blocks, entries = self._single.encode(queries, cutoff, past, knowledge.totals)
+        moment = Moment(texts, numberings, queries, timestamp, cutoff, Entries(past, self._single.labels, settled))
+        blocks = self._single.encode(moment, knowledge.totals)
         return RequestFeatures(
             blocks["user"],
             blocks["context"],
             number is not None and number < state.knowledge.vocabularies["user_id"].admitted,
             tuple(name for name in config.log.context if context.get(name) is None),
             self._positive,
-            entries,
-            queries,
-            timestamp,
-            past,
+            moment,
             knowledge,
         )
 
     def cross(self, features: RequestFeatures, video_rows: Ints) -> Block:
         """The cross side of candidates, given as rows of the catalogue (-1: unknown) [n]."""
-        n = len(video_rows)
-        layout = self.state.layout.sides["cross"]
-        if not layout.ints and not layout.floats:
-            return Block(np.zeros((n, 0), np.int32), np.zeros((n, 0), np.float32))
-        queries, entries = features._queries, features._entries
+        moment, know = features._moment, features._knowledge
         codes = np.where(video_rows < 0, len(self.video_ids), video_rows)
-        cutoff = np.full(n, _day_start(features._time // 900_000, self.state.config.timezone), np.int64)
-        since = 0 if features._knowledge is self._without_users else self._cross_since
-        past = features._past if entries.count_since(since) else self._nobody
-        view = CandidateView(queries, self._numbers, codes, lambda: self._candidate_columns(queries.batch, codes))
-        return encode_sides(features._knowledge, view, cutoff, past, ["cross"])["cross"]
+
+        def view() -> CandidateView:
+            request = moment.queries
+            return CandidateView(request, self._numbers, codes, partial(self._candidate_columns, request.batch, codes))
+
+        boundary = 0 if know is self._without_users else self._cross.boundary
+        return self._cross.encode(Asked(codes, know, moment, moment.entries.count_since(boundary), view))
 
     def _candidate_columns(self, request: Batch, codes: Ints) -> Batch:
         """The request's columns for each candidate, beside its id."""
@@ -229,6 +241,16 @@ class RequestEncoder:
             return set()
         pairs = self.state.seen_pairs[self._seen_start[number] : self._seen_start[number + 1]]
         return {self.video_ids[row] for row in (pairs & 0xFFFFFFFF).tolist()}
+
+    def _settled_of(self, number: int | None, cutoff: int) -> Settled | None:
+        """What is settled of a user, where it is so before ``cutoff`` (ms) and no video that is laid over changes it."""
+        settled = None if self._settled is None else self._settled.of(number)
+        if settled is None or settled.until >= cutoff:
+            return None
+        if self._live and number is not None:
+            videos = self._recent(number).strings("video_id").tolist()
+            return settled if self._live.keys().isdisjoint(videos) else None
+        return settled
 
     def _recent(self, number: int) -> Batch:
         start, end = self._recent_start[number : number + 2].tolist()

@@ -73,6 +73,10 @@ class Memory:
         self._weight += REQUEST + len(request.items)
         return request
 
+    def knows_nothing(self, key: Key) -> bool:
+        """Whether there is nothing of a user, here or on disk."""
+        return key not in self.users and not self._on_disk.may_hold(*key)
+
     def complete(self, user: User, key: Key) -> None:
         """Note that all of a user is here, where nothing of it is only on disk."""
         if user.since is None and not self._on_disk.may_hold(*key):

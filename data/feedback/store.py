@@ -255,6 +255,8 @@ class Feedback:
         """The user's requests at or after ``since``, as they are now."""
         key, sight = (name, user_id), self._sight_of(config)
         with self._lock:
+            if self._memory.knows_nothing(key):
+                return []
             user = self._memory.pin(key)
             self._memory.complete(user, key)
         try:
