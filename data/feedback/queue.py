@@ -16,9 +16,10 @@ Row = dict[str, Any]
 
 LARGEST_GROUP = 2_000
 """Operations in one commit."""
-GATHERING = 0.2
+GATHERING = 0.1
 """Seconds that slates wait for others to be written with; nobody waits for theirs. A commit takes the CPU of six to eight
-slates' rows, so that at 50 ms one client's slates cost 0.5 ms each and at 200 ms 0.3 (benchmarks/serving_stages.py)."""
+slates' rows, so that waiting saves CPU; but a large group's rows hold the interpreter's lock for longer, which the slowest
+requests feel (docs/experiments.md)."""
 
 
 @dataclass
