@@ -169,11 +169,12 @@ def open_loop(ports: Sequence[int], requests: Sequence[bytes], rate: float, arri
 
 
 def percentiles(samples: Sequence[Sample]) -> dict[str, float]:
-    """p50: the median of the samples' medians; p99 of all together (ms)."""
+    """p50: the median of the samples' medians; p99 of all together; p99_each: the median of the samples' p99 (ms)."""
     together = np.concatenate([sample.latencies for sample in samples])
     return {
         "p50": float(np.median([np.median(sample.latencies) for sample in samples])),
         "p99": float(np.percentile(together, 99)),
+        "p99_each": float(np.median([np.percentile(sample.latencies, 99) for sample in samples])),
         "requests": len(together),
         "failed": sum(sample.failed for sample in samples),
     }
