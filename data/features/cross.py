@@ -112,10 +112,7 @@ class CrossRate:
     def __init__(self, feature: RateFeature, request: str, video: str, know: Knowledge, videos: VideoNumbers) -> None:
         self.feature, self._request, self._video, self._videos = feature, request, video, videos
         self._labels = [list(know.config.labels).index(label) for label in feature.labels]
-        usual = np.zeros(len(feature.labels)) if request == "user_id" else know.totals[feature.name].per_key
-        self._finish = Finish(
-            [(label, feature.strength) for label in feature.labels], usual, know.priors, know.config.labels
-        )
+        self._finish = Finish.of(feature, know.totals[feature.name], know.priors, know.config.labels)
         nothing = np.zeros((1, len(feature.labels)), np.int64)
         self._none = self._finish(nothing, nothing)
 

@@ -192,8 +192,7 @@ def rate_columns(
         cutoff: [n] ms; an entry is taken in if it counts before it.
     """
     rows, keys = queries.keys(feature.keys)
-    usual = np.zeros(len(feature.labels)) if "user_id" in feature.keys else totals.per_key
-    finish = Finish([(label, feature.strength) for label in feature.labels], usual, priors, labels)
+    finish = Finish.of(feature, totals, priors, labels)
     one_each = len(rows) == len(queries) and bool((rows == np.arange(len(rows))).all())
     until = int(cutoff.max(initial=totals.boundary))
     if until > totals.boundary and "user_id" not in feature.keys:
@@ -234,6 +233,12 @@ class Finish:
         self._weight = prior * self._strength
         self._number = np.array([labels[label].type == "number" for label, _ in slots], bool)
         self._against = np.where(self._number, _signed_log(prior), _logit(prior))
+
+    @classmethod
+    def of(cls, feature: RateFeature, totals: Totals, priors: Priors, labels: Mapping[str, LabelConfig]) -> "Finish":
+        """Of one feature, a slot a label."""
+        usual = np.zeros(len(feature.labels)) if "user_id" in feature.keys else totals.per_key
+        return cls([(label, feature.strength) for label in feature.labels], usual, priors, labels)
 
     def __call__(self, counts: Ints, sums: Ints) -> NDArray[np.float32]:
         """Count and mean by turns [n, 2 s], from counts and sums [n, s]."""
