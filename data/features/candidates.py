@@ -9,7 +9,7 @@ from data.columns import Batch, Column, StringLists, Strings
 from data.config import Config, RateFeature
 from data.features.asof import Ints, running
 from data.features.tables import EntityTable
-from data.features.view import Numbers, View, numbers_of
+from data.features.view import HALF, Numbers, View, numbers_of
 from data.vocabulary import Numbering
 
 
@@ -115,7 +115,7 @@ class CandidateView(View):
         known = (numbers >= 0) & (shared >= 0)
         if not known.all():
             rows, numbers = rows[known], numbers[known]
-        return rows, (shared << 31) | numbers if of_videos[0] is None else (numbers << 31) | shared
+        return rows, (shared << HALF) | numbers if of_videos[0] is None else (numbers << HALF) | shared
 
     def numbers(self, name: str) -> Numbers:
         found = self._videos.of(name, self._rows, self.time)

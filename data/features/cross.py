@@ -5,6 +5,7 @@ what is known of them is one stretch of the totals, or one row of a table that i
 general code searches all totals for each. The results are the same to the bit, which the tests hold it to.
 """
 
+import math
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -23,12 +24,10 @@ from data.features.rates import Entries as Kept
 from data.features.rates import Finish, together
 from data.features.sorting import first_of_each
 from data.features.spec import Knowledge, encode_feature
-from data.features.view import Numbers
+from data.features.view import HALF, Numbers
 
 TABLE_BYTES = 1 << 23
 """What the table of a feature may take, in each process."""
-HALF = 31
-"""Bits of a combined key that are its second column's number."""
 LOWER = (1 << HALF) - 1
 
 Floats = NDArray[np.float32]
@@ -50,10 +49,6 @@ class Asked:
     moment: Moment
     later: bool
     view: Callable[[], CandidateView]
-
-    def until(self, feature: RateFeature) -> int:
-        """Before when an entry must have begun to count, ms."""
-        return self.moment.time if feature.until == "moment" else self.moment.cutoff
 
 
 class CrossSide:
@@ -100,8 +95,8 @@ def prepare(feature: RateFeature, know: Knowledge, videos: VideoNumbers) -> "Cro
     video, request = sorted(feature.keys, key=videos.has, reverse=True)[:2] if len(feature.keys) == 2 else ("", "")
     if not videos.has(video) or videos.has(request) or know.config.column_type(request) != "category":
         return None
-    kept = len(know.vocabularies[request]) + 1, len(know.vocabularies[video]) + 1
-    if request != "user_id" and not videos.is_list(video) and 8 * len(feature.labels) * kept[0] * kept[1] <= TABLE_BYTES:
+    numbers = math.prod(TableRate.shape(feature, request, video, know))
+    if request != "user_id" and not videos.is_list(video) and 4 * numbers <= TABLE_BYTES:
         return TableRate(feature, request, video, know, videos)
     return StretchRate(feature, request, video, know, videos) if feature.keys[0] == request else None
 
@@ -136,8 +131,8 @@ class CrossRate:
 
     def _later(self, asked: Asked, shared: int) -> Kept | None:
         """What of the user's entries is not in the totals, by the number of the video's column; None where nothing is."""
-        entries, since = asked.moment.entries, asked.know.totals[self.feature.name].boundary
-        until = asked.until(self.feature)
+        entries, until = asked.moment.entries, asked.moment.until(self.feature)
+        since = asked.know.totals[self.feature.name].boundary
         counts = entries.counts[self._labels]
         used = entries.known[self._labels] & (counts >= since) & (counts < until)
         chosen = np.flatnonzero(used.any(axis=0))
@@ -182,24 +177,29 @@ class TableRate(CrossRate):
 
     def __init__(self, feature: RateFeature, request: str, video: str, know: Knowledge, videos: VideoNumbers) -> None:
         super().__init__(feature, request, video, know, videos)
-        self._ahead = feature.keys[0] == request
-        kept = len(know.vocabularies[request]) + 1, len(know.vocabularies[video]) + 1
-        totals = know.totals[feature.name]
+        self._ahead, totals = feature.keys[0] == request, know.totals[feature.name]
         halves = totals.keys >> HALF, totals.keys & LOWER
-        self._table = np.tile(self._none, (*kept, 1))
+        self._table = np.empty(self.shape(feature, request, video, know), np.float32)
+        self._table[:] = self._none
         self._table[halves if self._ahead else halves[::-1]] = self._finish(totals.counts, totals.sums)
-        self._last = kept[0] - 1, np.uint64(kept[1] - 1)
+        self._last = len(self._table) - 1, np.uint64(self._table.shape[1] - 1)
+
+    @staticmethod
+    def shape(feature: RateFeature, request: str, video: str, know: Knowledge) -> tuple[int, int, int]:
+        """Of the table."""
+        return len(know.vocabularies[request]) + 1, len(know.vocabularies[video]) + 1, 2 * len(feature.labels)
 
     def _columns(self, asked: Asked, shared: int, found: Numbers, later: Kept | None) -> Floats:
         _, numbers = found
         known = np.minimum(numbers.view(np.uint64), self._last[1]).view(np.int64)  # -1 is the largest of these
         columns: Floats = self._table[min(shared, self._last[0])].take(known, axis=0)
-        rows, place = _hits(later, numbers) if later is not None else (known[:0], known[:0])
-        if later is not None and len(rows):
-            hit = numbers[rows]
-            keys = (shared << HALF) | hit if self._ahead else (hit << HALF) | shared
-            counts, sums = asked.know.totals[self.feature.name].look_up(keys)
-            columns[rows] = self._finish(counts + later.counts[place], sums + later.sums[place])
+        if later is None:
+            return columns
+        rows, place = _hits(later, numbers)
+        hit = numbers[rows]
+        keys = (shared << HALF) | hit if self._ahead else (hit << HALF) | shared
+        counts, sums = asked.know.totals[self.feature.name].look_up(keys)
+        columns[rows] = self._finish(counts + later.counts[place], sums + later.sums[place])
         return columns
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 from data.columns import StringLists, Strings
+from data.config import RateFeature
 from data.features.entries import Entries
 from data.features.view import View
 from data.vocabulary import Numbering
@@ -34,6 +35,10 @@ class Moment:
     @cached_property
     def queries(self) -> View:
         return self._make()
+
+    def until(self, feature: RateFeature) -> int:
+        """Before when an entry must have begun to count for a rate, ms."""
+        return self.time if feature.until == "moment" else self.cutoff
 
     def texts(self, name: str) -> list[str]:
         """The texts of the row's column."""

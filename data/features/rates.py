@@ -28,6 +28,10 @@ SOME = 262_144
 """Entries that wait until those of equal keys are added up, and as many again as there were keys then."""
 
 
+LEAST, MOST = 1e-5, 1 - 1e-5
+"""Of a share on the way to its logit."""
+
+
 class Entries(NamedTuple):
     """What is to be added to totals: keys [e] sorted, each once; counts and sums (millionths) [e, labels]."""
 
@@ -281,5 +285,5 @@ def _signed_log(x: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
 
 
 def _logit(p: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    p = p.clip(1e-5, 1 - 1e-5)
+    p = p.clip(LEAST, MOST)
     return np.asarray(np.log(p / (1 - p)))

@@ -32,12 +32,11 @@ from data.features.layout import NULL, PADDING
 from data.features.moments import hours_ms
 from data.features.one_request import Moment
 from data.features.past import MICRO
-from data.features.rates import Totals
+from data.features.rates import LEAST, MOST, Totals
 from data.features.spec import Knowledge, encode_feature
 from data.features.static import FIRST, category_rows, row_of
+from data.features.view import HALF
 
-LEAST, MOST = 1e-5, 1 - 1e-5
-"""Of a share on the way to its logit."""
 Row = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
@@ -186,7 +185,7 @@ class Rates:
         entries = moment.entries
         spans: dict[tuple[int, int], list[int]] = {}
         for n, feature in enumerate(self.features):
-            since, until = totals[feature.name].boundary, moment.time if feature.until == "moment" else moment.cutoff
+            since, until = totals[feature.name].boundary, moment.until(feature)
             if entries.newest >= since:
                 spans.setdefault((since, until), []).append(n)
         for (since, until), features in spans.items():
@@ -212,7 +211,7 @@ def _combined(feature: RateFeature, numbers: Mapping[str, Sequence[int]]) -> lis
     """The combined keys of a row whose columns have these numbers."""
     keys = [0]
     for name in feature.keys:
-        keys = [(key << 31) | number for key in keys for number in numbers[name]]
+        keys = [(key << HALF) | number for key in keys for number in numbers[name]]
     return keys
 
 

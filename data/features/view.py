@@ -12,6 +12,8 @@ from data.features.tables import Tables
 from data.vocabulary import Numbering
 
 Ints = NDArray[np.int64]
+HALF = 31
+"""Bits of a combined key that are the number of its last column."""
 Numbers = tuple[Ints | None, Ints]
 """Offsets, where a row may have several, and numbers."""
 
@@ -107,7 +109,7 @@ class View:
                 starts = np.repeat(offsets[:-1][rows] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
                 number = numbers[starts + np.arange(lengths.sum())]
                 rows, key, whole = np.repeat(rows, lengths), np.repeat(key, lengths), False
-            key = (key << 31) | number
+            key = (key << HALF) | number
             known = number >= 0
             if not known.all():
                 rows, key, whole = rows[known], key[known], False
