@@ -1,7 +1,8 @@
 """The bounded queue in front of the threads that rank: what can't be answered in time is refused before any work is done.
 
 A request crosses to a thread and back once, and what it crosses by is part of its latency. So these are bare threads on a
-queue: an executor's future, the event loop's wrapped around it and a timeout's scope took three times the CPU.
+queue: an executor's future, the event loop's wrapped around it and a timeout's scope took three times the CPU. A request
+that is alone need not cross at all (docs/decisions/0023).
 """
 
 import asyncio
@@ -11,12 +12,17 @@ from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
+from time import perf_counter
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from service.problems import Problem
 
 P = ParamSpec("P")
 T = TypeVar("T")
+QUICK = 0.01
+"""Seconds that work may take which holds up the event loop,"""
+FORGET = 0.9
+"""and what of the longest that was seen still counts after every further one."""
 
 
 class Lane:
@@ -30,7 +36,8 @@ class Lane:
         self._threads, self._most = threads, threads + waiting
         self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._lock = Lock()
-        self._started = 0
+        self._started = self._coming = 0
+        self._longest = 1.0  # that work is quick has to be seen first
         self.taken = 0
 
     @property
@@ -67,6 +74,27 @@ class Lane:
             if self._claim(job):
                 self._leave()  # nobody began it, and now nobody will
 
+    async def run_here(self, seconds: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same, for ``work`` that waits for nothing: on the event loop itself where no other request is there and what
+        was done lately was quick.
+
+        Raises:
+            Problem: 503, there is no place left.
+            TimeoutError: it took more than ``seconds``.
+        """
+        if self.taken or self._longest > QUICK or not await self._alone():
+            return await self.run(seconds, work, *args, **kwargs)
+        with self._lock:
+            self.taken += 1
+        began = perf_counter()
+        try:
+            answer = work(*args, **kwargs)
+        finally:
+            self._leave(took := perf_counter() - began)
+        if took > seconds:
+            raise TimeoutError
+        return answer
+
     def close(self) -> None:
         """The threads end when they have done what waits now."""
         with self._lock:
@@ -85,9 +113,19 @@ class Lane:
             ours, job.claimed = not job.claimed, True
             return ours
 
-    def _leave(self) -> None:
+    def _leave(self, took: float = 0.0) -> None:
         with self._lock:
             self.taken -= 1
+            self._longest = max(took, FORGET * self._longest)
+
+    async def _alone(self) -> bool:
+        """Whether no other request came in the same round of the loop: all that did have said so when the next begins."""
+        self._coming += 1
+        try:
+            await asyncio.sleep(0)
+            return self._coming == 1 and not self.taken
+        finally:
+            self._coming -= 1
 
 
 class _Job(Generic[T]):
@@ -102,14 +140,15 @@ class _Job(Generic[T]):
         if not self.answer.done():
             self.answer.set_exception(TimeoutError())
 
-    def work_off(self, leave: Callable[[], None]) -> None:
+    def work_off(self, leave: Callable[[float], None]) -> None:
         """In a thread."""
+        began = perf_counter()
         try:
             put: Callable[[Any], None] = self.answer.set_result
             what: Any = self._work()
         except BaseException as error:
             put, what = self.answer.set_exception, error
-        leave()
+        leave(perf_counter() - began)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._tell, put, what)
         del what  # an error refers to this frame

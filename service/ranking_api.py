@@ -44,11 +44,20 @@ async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Re
     request.state.request_id = request_id = stamped(request.state.request_id, body.user_id)
     structlog.contextvars.bind_contextvars(request_id=request_id)
     try:
-        answer = await runtime.lane.run(until - begun, _respond, body, limit, serving, runtime, request_id, until)
+        run = runtime.lane.run_here if _waits_for_nothing(body, serving, runtime) else runtime.lane.run
+        answer = await run(until - begun, _respond, body, limit, serving, runtime, request_id, until)
         return Response(answer, media_type="application/json")
     except TimeoutError:
         detail = f"no answer within {runtime.settings.deadline_ms:g} ms"
         raise Problem(503, detail, headers={"retry-after": "1"}) from None
+
+
+def _waits_for_nothing(body: SlateRequest, serving: Serving, runtime: Runtime) -> bool:
+    """Whether ranking is computing and nothing else: no generators, and no profile that is on disk."""
+    if not isinstance(body, RankRequest):
+        return False
+    feedback, since = runtime.feedback, serving.features.state.boundary
+    return feedback is None or feedback.at_hand(serving.name, body.user_id, since)
 
 
 def _respond(

@@ -39,7 +39,9 @@ def test_an_unknown_user_costs_no_query_and_one_of_before_one(tmp_path: Path, re
         feedback.log_served(slate("r2", "new", T, ["b"]))
         assert feedback.seen("small", "new", 0) == {"b"}
         assert reads == []
+        assert [feedback.at_hand("small", user, 0) for user in ("unheard of", "new", "old")] == [True, True, False]
         assert feedback.seen("small", "old", 0) == {"a"}
+        assert feedback.at_hand("small", "old", 0)
         assert feedback.seen("small", "old", 0) == {"a"}
         assert reads == ["old"]
 

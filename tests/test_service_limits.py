@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import service.lane
 from data.home import Home
 from service.keys import KeyStore
 from service.problems import MEDIA_TYPE
@@ -118,6 +119,36 @@ class Gated(FakeScorer):
                 self.begun += 1
             assert self.release.wait(30)
         return super().score(user, context, video, cross)
+
+
+class Located(FakeScorer):
+    """Notes which thread it is asked in."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def score(self, user: Any, context: Any, video: Any, cross: Any) -> Any:
+        self.threads.append(threading.current_thread().name)
+        return super().score(user, context, video, cross)
+
+
+def test_only_what_waits_for_nothing_is_ranked_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.lane, "QUICK", 60)
+    scorer = Located()
+    with client_of(serving(scorer), rate_limit=0) as client:
+        feedback = client.app_state["runtime"].feedback
+        assert feedback._on_disk.wait()
+
+        def crosses(path: str, body: dict[str, Any]) -> bool:
+            assert client.post(path, json=body).status_code == 200
+            return scorer.threads[-1].startswith("rank_")
+
+        assert not crosses("/v1/rank", GOOD)
+        assert crosses("/v1/recommend", {"user_id": GOOD["user_id"]})
+        assert not crosses("/v1/rank", GOOD)
+        feedback._memory.forget_all()
+        assert crosses("/v1/rank", GOOD)  # its profile is read
+        assert not crosses("/v1/rank", GOOD)
 
 
 @pytest.fixture

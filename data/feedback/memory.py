@@ -77,6 +77,11 @@ class Memory:
         """Whether there is nothing of a user, here or on disk."""
         return key not in self.users and not self._on_disk.may_hold(*key)
 
+    def at_hand(self, key: Key, since: int) -> bool:
+        """Whether all requests of a user at or after ``since`` (ms) are here."""
+        user = self.users.get(key)
+        return not self._on_disk.may_hold(*key) if user is None or user.since is None else user.at_hand(since)
+
     def complete(self, user: User, key: Key) -> None:
         """Note that all of a user is here, where nothing of it is only on disk."""
         if user.since is None and not self._on_disk.may_hold(*key):

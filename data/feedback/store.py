@@ -148,6 +148,11 @@ class Feedback:
         rows = log_rows(config, *joined(pieces), as_of) if pieces else None
         return rows if rows is not None and len(rows) else None
 
+    def at_hand(self, name: str, user_id: str, since_ms: int) -> bool:
+        """Whether :meth:`profile` and :meth:`seen` have no need of the database now."""
+        with self._lock:
+            return self._memory.at_hand((name, user_id), since_ms)
+
     def seen(self, name: str, user_id: str, since_ms: int) -> set[str]:
         """Ids of the videos that the user had impressions of, of requests at or after ``since_ms``."""
         config = self._config_of()
