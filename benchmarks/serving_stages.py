@@ -1,10 +1,10 @@
-"""CPU of a request over HTTP, stage by stage and thread by thread: hydrating to the log's writer.
+"""CPU of a request over HTTP, stage by stage: from the body to the log's writer.
 
     python benchmarks/serving_stages.py [--bundle made] [--homes FOLDER] [--requests 200] [--rounds 5] [--against SOURCES]
 
 The service runs in a process of its own, under uvicorn, with its stages' functions wrapped by clocks that count the CPU
-of the thread they run in; a stage's figure leaves out what stages within it took. A thread's rest is what no stage of it
-names: of the event loop the protocol, routing and middlewares, of the threads that rank the hand-over. With
+of the thread they run in; a stage's figure leaves out what stages within it took. The rest is what no stage names of the
+event loop and of the threads that rank: the protocol, routing and middlewares, the hand-over where there is one. With
 ``--against`` another folder of sources (a work tree of another commit) is measured in turns with this one.
 
 One client asks for slates of 20 of 500 candidates, all 500 in the answer (`scored`) as columns. Prints a table and writes
@@ -35,25 +35,27 @@ from rich.table import Table
 
 HERE = Path(__file__).resolve().parents[1]
 STAGES = {
-    "loop: body to JSON": "service.strict_json:from_json",
-    "loop: body checked": "fastapi._compat.v2:ModelField.validate",
-    "loop: who, and how often": "service.guard:Guard._check",
-    "loop: log line, metrics": "service.access:Access._count",
-    "rank: to_query": "service.ranking_api:to_query",
-    "rank: hydrate": "service.pipeline:hydrate",
-    "rank: gather": "service.pipeline:gather",
-    "rank: filter": "service.pipeline:keep_eligible",
-    "rank: score": "service.pipeline:score",
-    "rank: combine": "service.pipeline:combine",
-    "rank: slate": "service.pipeline:cut",
-    "rank: counts of what happened": "service.pipeline:note",
-    "rank: encode": "service.ranking_api:encode",
-    "rank: handed to the log": "service.ranking_api:log_served",
+    "body to JSON": "service.strict_json:from_json",
+    "body checked": "fastapi._compat.v2:ModelField.validate",
+    "who, and how often": "service.guard:Guard._check",
+    "log line, metrics": "service.access:Access._count",
+    "to_query": "service.ranking_api:to_query",
+    "hydrate": "service.pipeline:hydrate",
+    "gather": "service.pipeline:gather",
+    "filter": "service.pipeline:keep_eligible",
+    "score": "service.pipeline:score",
+    "combine": "service.pipeline:combine",
+    "slate": "service.pipeline:cut",
+    "counts of what happened": "service.pipeline:note",
+    "encode": "service.ranking_api:encode",
+    "handed to the log": "service.ranking_api:log_served",
 }
-"""Functions by what they do, and in which thread."""
+"""Functions by what they do."""
 Clocked = Mapping[str, Mapping[str, float]]
 """CPU seconds: of ``stages``, of ``threads``."""
-THREADS = {"MainThread": "loop", "rank": "rank", "feedback": "writer"}
+ANSWERING, WRITER = "answering, in all", "the log's writer"
+THREADS = {"MainThread": ANSWERING, "rank": ANSWERING, "feedback": WRITER}
+"""By the beginnings of their names: a request is ranked on the event loop or in a thread."""
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
@@ -213,7 +215,7 @@ def measure(sources: Sequence[Path], name: str, home: Path, requests: int, round
                 before = server.seconds()
                 with Connection(server.port) as connection:
                     sample = closed_loop([connection], bodies.rank(requests))
-                time.sleep(0.2)  # the log's writer is 50 ms behind
+                time.sleep(0.2)  # the log's writer is 100 ms behind
                 if turn:
                     rows.append(difference(before, server.seconds(), requests))
                     rows[-1]["p50"] = float(np.median(sample.latencies))
@@ -224,31 +226,24 @@ def measure(sources: Sequence[Path], name: str, home: Path, requests: int, round
 
 
 def difference(before: Clocked, after: Clocked, requests: int) -> dict[str, float]:
-    """CPU ms of a request: of each stage, of what is left of a thread, of each thread and of all."""
+    """CPU ms of a request: of each stage, of what none of them names, and of all."""
     each = {
         part: {key: (value - before[part].get(key, 0.0)) * 1e3 / requests for key, value in after[part].items()}
         for part in ("stages", "threads")
     }
     stages, threads = each["stages"], each["threads"]
     row = {stage: stages.get(stage, 0.0) for stage in STAGES}
-    for kind in THREADS.values():
-        if named := [stages[key] for key in stages if key.startswith(f"{kind}:")]:
-            row[f"{kind}: the rest"] = threads[kind] - sum(named)
-        row[f"{kind}: in all"] = threads[kind]
-    return row | {"the process": threads["process"]}
+    row["protocol, routing, hand-over"] = threads[ANSWERING] - sum(row.values())
+    return row | {ANSWERING: threads[ANSWERING], WRITER: threads[WRITER], "the process": threads["process"]}
 
 
 def show(found: Sequence[Mapping[str, float]]) -> None:
-    """One column a version, the thread's stages together."""
+    """One column a version."""
     table = Table("CPU ms of a request", *(["before", "after"] if len(found) == 2 else [""]))
     for column in table.columns[1:]:
         column.justify = "right"
-    for kind in THREADS.values():
-        keys = [key for key in found[0] if key.startswith(f"{kind}:")]
-        for key in keys:
-            table.add_row(key, *(f"{row[key]:.3f}" for row in found), end_section=key == keys[-1])
-    for key in ("the process", "p50"):
-        table.add_row(key, *(f"{row[key]:.3f}" for row in found))
+    for key in found[0]:
+        table.add_row(key, *(f"{row[key]:.3f}" for row in found), end_section=key in (ANSWERING, "the process"))
     console.print(table)
 
 
