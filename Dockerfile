@@ -6,8 +6,10 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_
 WORKDIR /app
 
 # Dependencies first: these layers change only when a requirements file does.
+# --build-arg REQUIREMENTS=bfloat16: for WATCHNEXT_BFLOAT16
 FROM python AS serve-dependencies
-COPY requirements/serve.txt requirements/serve.txt
+ARG REQUIREMENTS=serve
+COPY requirements/${REQUIREMENTS}.txt requirements/serve.txt
 RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r requirements/serve.txt
 
 FROM python AS train-dependencies

@@ -43,11 +43,12 @@ demo: install
 serve: install
 	$(BIN)/watchnext serve --host $(HOST) --port $(PORT)
 
-# Every environment gets the same versions: dev holds all, the other two are cut from it.
+# Every environment gets the same versions: dev holds all, the others are cut from it.
 lock:
-	$(BIN)/$(LOCK) --extra train --extra dev --output-file requirements/dev.txt
+	$(BIN)/$(LOCK) --extra train --extra bfloat16 --extra dev --output-file requirements/dev.txt
 	$(BIN)/$(LOCK) --extra train --constraints requirements/dev.txt --output-file requirements/train.txt
 	$(BIN)/$(LOCK) --constraints requirements/dev.txt --output-file requirements/serve.txt
+	$(BIN)/$(LOCK) --extra bfloat16 --constraints requirements/dev.txt --output-file requirements/bfloat16.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -36,7 +36,6 @@ RIVALS = {
         ("torch==2.13.0", "numpy", "pandas", "scikit-learn", "tqdm", "tensorboard", "requests"),
         ("deepctr-torch==0.3.0", "torch-rechub==0.9.0"),
     ),
-    "serving": Rival(alone=("openvino==2026.4.1", "openvino-telemetry==2025.2.0"), borrow=True),
     "pandas": Rival(("pandas==3.1.1", "numpy", "pyarrow")),
     "deepctr": Rival(alone=("deepctr==0.9.4",), borrow=True),
 }

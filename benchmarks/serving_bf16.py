@@ -4,7 +4,8 @@
 
 Needs the ingested days of training/presets/kuairand.toml in ``$WATCHNEXT_HOME``. Per seed the preset's network is trained
 on 25 April to 2 May 2022, and 3 to 5 May are predicted in fp32 and in bf16: AUC over rows, GAUC within slates (features as
-of a slate's first row), and the share of a slate's pairs that change order. A minute a seed. Prints a table and writes
+of a slate's first row), and the share of a slate's pairs that change order; beside it, how many do between two
+seeds in float32. A minute a seed. Prints a table and writes
 ``$WATCHNEXT_HOME/benchmarks/serving_bf16.json``. The other half, what it gains, is in ``benchmarks/serving_scorer.py``.
 """
 
@@ -26,7 +27,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rivals import environment, python_of
 from data.home import Home
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ PRECISIONS = ("f32", "bf16")
 
 
 def predict(folder: Path) -> None:
-    """In OpenVINO's environment: both precisions of the rows in ``folder``, ``ROWS`` at a time."""
+    """In a process without TensorFlow: both precisions of the rows in ``folder``, ``ROWS`` at a time."""
     import openvino
 
     core = openvino.Core()
@@ -55,8 +55,8 @@ def predict(folder: Path) -> None:
             np.save(folder / f"{part}-{precision}.npy", np.concatenate(found)[:n])
 
 
-def measure(seed: int, encoded: Any, config: Any) -> dict[str, Any]:
-    """By objective: AUC, GAUC and pairs swapped."""
+def measure(seed: int, encoded: Any, config: Any) -> tuple[dict[str, Any], Any]:
+    """By objective: AUC, GAUC and pairs swapped; and the float32 predictions of the slates' rows [n, K]."""
     import onnx
     import tf2onnx
 
@@ -72,9 +72,9 @@ def measure(seed: int, encoded: Any, config: Any) -> dict[str, Any]:
             for side, block in judged.blocks.items():
                 np.save(folder / f"{part}-{side}_ints.npy", block.ints)
                 np.save(folder / f"{part}-{side}_floats.npy", block.floats)
-        subprocess.run([str(python_of("serving")), __file__, "--predict", place], check=True, env=environment())
+        subprocess.run([sys.executable, __file__, "--predict", place], check=True)
         found = {(part, p): np.load(folder / f"{part}-{p}.npy") for part in encoded.judged for p in PRECISIONS}
-    return judge(found, encoded.judged["rows"].facts, config)
+    return judge(found, encoded.judged["rows"].facts, config), found["slates", "f32"]
 
 
 def judge(found: dict[tuple[str, str], Any], facts: Any, config: Any) -> dict[str, Any]:
@@ -113,9 +113,14 @@ def main() -> None:
     preset = ROOT / "training" / "presets" / "kuairand.toml"
     config = parse_config(tomllib.loads(preset.read_text(encoding="utf-8")), "kuairand")
     encoded = log_days(config, date(2022, 4, 25), date(2022, 5, 3), date(2022, 5, 5))
-    figures = {str(seed): measure(seed, encoded, config) for seed in options.seeds}
+    figures, before, slate = {}, None, encoded.judged["rows"].facts["slate"]
+    for seed in options.seeds:
+        figures[str(seed)], predicted = measure(seed, encoded, config)
+        for k, name in enumerate(config.objective_names) if before is not None else ():
+            figures[str(seed)][name]["pairs_swapped_by_seed"] = swapped(before[:, k], predicted[:, k], slate)
+        before = predicted
     table = Table(title="bf16 against fp32, by seed")
-    for head in ("objective", "seed", "AUC fp32", "difference", "GAUC fp32", "difference", "pairs swapped"):
+    for head in ("objective", "seed", "AUC fp32", "difference", "GAUC fp32", "difference", "pairs swapped", "by seed"):
         table.add_column(head, justify="left" if head == "objective" else "right")
     for name in config.objective_names:
         for seed, of_seed in figures.items():
@@ -123,7 +128,8 @@ def main() -> None:
             for metric in ("auc", "gauc"):
                 there = full is not None and full[metric] is not None
                 cells += [f"{full[metric]:.4f}", f"{short[metric] - full[metric]:+.5f}"] if there else ["", ""]
-            table.add_row(name, seed, *cells, f"{of_seed[name]['pairs_swapped']:.2%}")
+            swaps = [of_seed[name].get(key) for key in ("pairs_swapped", "pairs_swapped_by_seed")]
+            table.add_row(name, seed, *cells, *("" if share is None else f"{share:.2%}" for share in swaps))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     target = Home.from_environment().benchmarks
     target.mkdir(parents=True, exist_ok=True)

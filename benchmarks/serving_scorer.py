@@ -12,11 +12,12 @@ and, for graphs of rows, repeating the user's are in its time. Blocks of user x 
   alone, in NumPy and in ONNX Runtime, in the same turns.
 - plain: the network over n rows: the bundle's SavedModel (``serving_default``), the same under XLA, ``keras.Model.predict``,
   and exported to ONNX Runtime, OpenVINO and LiteRT. OpenVINO and LiteRT get a graph compiled for each number of candidates.
-- split: our own graph in OpenVINO, fp32 and bf16.
+- split: our own graph in OpenVINO, in float32, compiled for each number of candidates; ours in bfloat16, as the service
+  takes it where it is asked to (:mod:`models.bfloat16`).
 
 Targets: ours at most 1.6 x the limit; at least 4 x faster than the SavedModel, 30 x than Keras, 1.5 x than the best plain
 runtime; 1,000 candidates at most 2.1 x 500. Prints tables and writes ``$WATCHNEXT_HOME/benchmarks/serving_scorer.json``.
-OpenVINO comes from an environment that is built when missing (``benchmarks/rivals.py``); what can't be had is named.
+What can't be had is named.
 """
 
 import argparse
@@ -35,7 +36,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rivals import environment, python_of
 from benchmarks.serving_bundles import NAMES, make
 from data.home import Home
 
@@ -46,6 +46,7 @@ PLAIN = ("onnx_plain", "openvino_plain", "litert_plain")
 LABELS = {
     "limit": "GEMM limit",
     "ours": "ours (ONNX Runtime, split)",
+    "ours_bfloat16": "ours, bfloat16 (OpenVINO)",
     "saved_model": "TF SavedModel, plain",
     "xla": "TF XLA, plain",
     "keras": "Keras predict",
@@ -53,7 +54,6 @@ LABELS = {
     "openvino_plain": "OpenVINO, plain",
     "litert_plain": "LiteRT, plain",
     "openvino_split": "OpenVINO, split",
-    "openvino_split_bf16": "OpenVINO, split, bf16",
 }
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -61,16 +61,16 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 class Worker:
     """A process that scores in one way."""
 
-    def __init__(self, way: str, python: Path, home: Path, name: str, threads: int) -> None:
+    def __init__(self, way: str, home: Path, name: str, threads: int) -> None:
         count = str(threads)
         variables = {"OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._process = subprocess.Popen(
-            [str(python), str(WAYS), way, str(home), name, count],
+            [sys.executable, str(WAYS), way, str(home), name, count],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**environment(), **variables},
+            env={**os.environ, **variables},
         )
         self.facts: dict[str, Any] = self._read()  # its first predictions, or under "missing" why there are none
 
@@ -94,11 +94,9 @@ class Worker:
 
 def measure(home: Home, name: str, threads: int, rounds: int) -> dict[str, Any]:
     """Median milliseconds by way and number of candidates, in turns; and how far each way's first predictions are off."""
-    apart = python_of("serving")
     workers, missing = {}, {}
     for way in LABELS:
-        python = apart if way.startswith("openvino") else Path(sys.executable)
-        worker = Worker(way, python, home.root, name, threads)
+        worker = Worker(way, home.root, name, threads)
         if "missing" in worker.facts:
             missing[way] = worker.facts["missing"]
             worker.close()

@@ -77,16 +77,24 @@ class Way:
         return found
 
 
-def ours(way: Way) -> Predict:
+def ours(way: Way, bfloat16: int = 0) -> Predict:
     from models.scorer import Scorer
 
-    scorer = Scorer.load(way.bundle.extra, way.threads)
+    scorer = Scorer.load(way.bundle.extra, way.threads, bfloat16)
 
     def predict(asked: Asked) -> Array:
         video = way.serving.catalogue.take(asked.rows)
         return scorer.score(asked.user, asked.context, video, asked.cross).predictions
 
     return predict
+
+
+def ours_bfloat16(way: Way) -> Predict:
+    from models.bfloat16 import supported
+
+    if not supported():
+        raise RuntimeError("this processor has no bfloat16")
+    return ours(way, bfloat16=1)
 
 
 def _tensorflow(way: Way) -> Any:
@@ -163,14 +171,12 @@ def onnx_plain(way: Way) -> Predict:
     return lambda asked: session.run(["predictions"], way.inputs(asked, True))[0]  # type: ignore[no-any-return]
 
 
-def openvino(way: Way, path: Path, spread: bool, precision: str = "f32") -> Predict:
-    """A graph compiled for each number of candidates (one for any number returned nothing at all in 2026.4)."""
+def openvino(way: Way, path: Path, spread: bool) -> Predict:
+    """A graph compiled for each number of candidates."""
     import openvino
 
     core, compiled = openvino.Core(), {}
-    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise RuntimeError("this processor has no bf16")
-    settings = {"INFERENCE_NUM_THREADS": way.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
+    settings = {"INFERENCE_NUM_THREADS": way.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
 
     def predict(asked: Asked) -> Array:
         given, n = way.inputs(asked, spread), len(asked.rows)
@@ -192,10 +198,6 @@ def openvino_plain(way: Way) -> Predict:
 
 def openvino_split(way: Way) -> Predict:
     return openvino(way, way.bundle.extra / "scorer.onnx", False)
-
-
-def openvino_split_bf16(way: Way) -> Predict:
-    return openvino(way, way.bundle.extra / "scorer.onnx", False, "bf16")
 
 
 def litert_plain(way: Way) -> Predict:
@@ -331,6 +333,7 @@ def export(way: Way) -> None:
 WAYS: dict[str, Callable[[Way], Any]] = {
     "limit": Limit,
     "ours": ours,
+    "ours_bfloat16": ours_bfloat16,
     "saved_model": saved_model,
     "xla": xla,
     "keras": keras,
@@ -338,7 +341,6 @@ WAYS: dict[str, Callable[[Way], Any]] = {
     "openvino_plain": openvino_plain,
     "litert_plain": litert_plain,
     "openvino_split": openvino_split,
-    "openvino_split_bf16": openvino_split_bf16,
 }
 
 

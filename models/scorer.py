@@ -5,9 +5,9 @@ ONNX Runtime (docs/decisions/0005); ``benchmarks/serving_scorer.py`` has the com
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data.errors import BundleError
 from data.features.layout import Block
+from models.bfloat16 import Bfloat16Session
 from models.calibration import Calibration, Predictions
 
 SCORER_FILE = "scorer.onnx"
@@ -40,6 +41,12 @@ class Scores(NamedTuple):
     gates: NDArray[np.float32]
 
 
+class Session(Protocol):
+    """A graph that is ready to run."""
+
+    def run(self, outputs: Sequence[str] | None, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]: ...
+
+
 def input_name(side: str, part: str) -> str:
     """What a side's ``ints`` or ``floats`` are called in the exported graphs."""
     return f"{side}_{part}"
@@ -58,16 +65,16 @@ class Scorer:
 
     def __init__(
         self,
-        session: onnxruntime.InferenceSession,
+        session: Session,
+        inputs: Collection[str],
         facts: Mapping[str, Any],
         calibration: Calibration | None = None,
         videos: onnxruntime.InferenceSession | None = None,
     ) -> None:
-        self._session, self._videos = session, videos
+        self._session, self._inputs, self._videos = session, inputs, videos
         self._widths: dict[str, dict[str, int]] = facts["widths"]
         self._given: dict[str, dict[str, int]] = {**self._widths, "video": facts.get("encoded") or self._widths["video"]}
         self.encoded = 4 * sum(self._given["video"].values()) if videos else 0
-        self._inputs = {given.name for given in session.get_inputs()}
         self.objectives = tuple(facts["objectives"])
         self.experts = int(facts["experts"])
         self._outputs = ["predictions", "gates"] if self.experts else ["predictions"]
@@ -75,22 +82,26 @@ class Scorer:
         self.calibration = calibration or Calibration.identity(self.objectives, "none was given")
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> "Scorer":
+    def load(cls, folder: Path, threads: int = 1, bfloat16: int = 0) -> "Scorer":
         """Load ``scorer.onnx`` of a bundle's ``assets.extra``, and the ``calibration.json`` beside it, if any.
 
         Args:
             threads: that one call may use.
+            bfloat16: multiply in bfloat16 (:mod:`models.bfloat16`), for so many calls side by side; 0: in float32.
 
         Raises:
             BundleError: a file is missing, damaged, or of another format.
+            WatchNextError: OpenVINO is not installed.
         """
         path = folder / SCORER_FILE
         session, facts = _read(path, threads)
+        inputs = {given.name for given in session.get_inputs()}
         if facts.get("format") not in FORMATS:
             known = " or ".join(map(str, FORMATS))
             raise BundleError(f"{path}: expected scorer format {known}, got {facts.get('format')!r}")
         videos = _read(folder / VIDEOS_FILE, 1)[0] if facts.get("encoded") else None
-        return cls(session, facts, Calibration.load(folder, facts["objectives"]), videos)
+        chosen = Bfloat16Session(path, threads, bfloat16) if bfloat16 else session
+        return cls(chosen, inputs, facts, Calibration.load(folder, facts["objectives"]), videos)
 
     def keeping(self, videos: int) -> Callable[[Block], Block]:
         """How a catalogue of so many is kept: encoded, unless that takes too much memory."""

@@ -15,12 +15,11 @@ from data.features.state import FeatureState
 from data.features.storage import load_array
 from models.bundle import Bundle
 from models.leases import Lease
-from models.ranking import Ranking, combine, order
+from models.ranking import Ranking
 from models.registry import Registry
 from models.scorer import Scorer
 from service.generators.sources import load_sources
-from service.inputs import Query
-from service.pipeline import Candidates, hydrate, score
+from service.precision import in_bfloat16, ranking_scores
 from service.serving import Serving
 from service.settings import Settings
 
@@ -46,11 +45,12 @@ def load_champion(settings: Settings) -> Serving:
     if not registry.versions(name):
         folder = settings.home_folder().registry(name)
         raise WatchNextError(f"there is no bundle in {folder} yet: run `watchnext train` first")
-    return serve_bundle(registry.open_serving(name))
+    return serve_bundle(registry.open_serving(name), settings.bfloat16_calls)
 
 
-def serve_bundle(bundle: Bundle) -> Serving:
-    """Everything of a bundle that requests need."""
+def serve_bundle(bundle: Bundle, bfloat16: int = 0) -> Serving:
+    """Everything of a bundle that requests need. ``bfloat16``: score in it (:mod:`service.precision`), in so many threads at
+    once; 0: in float32."""
     config, lease = bundle.config, Lease(bundle.folder)
     state = FeatureState.load(bundle.state, config)
     features = RequestEncoder(state, load_users(bundle, state))
@@ -61,7 +61,7 @@ def serve_bundle(bundle: Bundle) -> Serving:
     encode = scorer.keeping(len(catalogue))
     ranking = Ranking.of(config.ranking, config.objectives, bundle.manifest.reference_means)
     warn_of_gaps(ranking, {**bundle.manifest.reference_means, **config.ranking.reference_means})
-    return Serving(
+    serving = Serving(
         name=bundle.name,
         version=bundle.version,
         window=(bundle.manifest.window.first_day, bundle.manifest.window.last_day),
@@ -74,11 +74,12 @@ def serve_bundle(bundle: Bundle) -> Serving:
         encode=encode,
         lease=lease,
     )
+    return in_bfloat16(serving, bundle.extra, bfloat16) if bfloat16 else serving
 
 
 def load_version(settings: Settings, name: str, version: int) -> Serving:
     """One version, every file compared with its checksum. Raises BundleError where it is refused."""
-    return serve_bundle(Registry(settings.home_folder()).open(name, version))
+    return serve_bundle(Registry(settings.home_folder()).open(name, version), settings.bfloat16_calls)
 
 
 def load_catalogue(bundle: Bundle, features: RequestEncoder) -> Block:
@@ -113,28 +114,9 @@ def warn_of_gaps(ranking: Ranking, means: Mapping[str, float | None]) -> None:
 
 def warm(serving: Serving) -> None:
     """Score once in every usual size, so that no user waits for what is done only the first time."""
-    ids = serving.features.video_ids
-    query = Query(
-        request_id="",
-        user_id="",
-        candidates=None,
-        context={},
-        query_video_id=None,
-        history=None,
-        history_replaces=False,
-        history_videos=frozenset(),
-        exclude=frozenset(),
-        ranking=serving.ranking,
-        limit=None,
-        timestamp=serving.features.state.boundary,
-        explain=False,
-    )
-    person = hydrate(query, serving)
+    videos = len(serving.features.video_ids)
     for size in WARM_SIZES:
-        rows = np.resize(np.arange(len(ids) + 1), size) - 1
-        names = ["" if row < 0 else ids[row] for row in rows.tolist()]
-        scores = score(person, Candidates(names, rows, [()] * size), serving)
-        order(combine(scores.predictions, serving.ranking).keys, names)
+        ranking_scores(serving, "", np.resize(np.arange(videos + 1), size) - 1)
 
 
 def served_name(settings: Settings) -> str:

@@ -36,8 +36,9 @@ LOOK_SECONDS = 5.0
 @dataclass
 class Runtime:
     """The threads of ``lane`` rank: hydrating, scoring and combining are CPU work of milliseconds, which on the event loop
-    would hold up every other request and the health checks (where none is there, a quick one is ranked on it). There is about a thread a core, since more would only share
-    the cores out; numpy and the scorer let go of the interpreter's lock while they compute."""
+    would hold up every other request and the health checks; where there is none, a quick one is ranked on it. There is about
+    a thread a core, since more would only share the cores out; numpy and the scorer let go of the interpreter's lock while
+    they compute."""
 
     settings: Settings
     metrics: Metrics

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
         le=64,
         description="Requests that a process ranks at the same time; unset: 1, and where there is one process 2.",
     )
+    bfloat16: bool = Field(
+        False,
+        description="Score with products in bfloat16, where the processor has them and a bundle's order bears it; takes "
+        "requirements/bfloat16.txt.",
+    )
     body_limit: int = Field(4096 * KIB, ge=KIB, description="Largest request body in bytes; a larger one is answered 413.")
     deadline_ms: float = Field(2000.0, gt=0, description="A request not answered after this many milliseconds gets 503.")
     queue: int = Field(
@@ -92,6 +97,11 @@ class Settings(BaseSettings):
     def ranking_threads(self, together: bool) -> int:
         """Of this process; ``together``: it is one of several workers."""
         return self.threads or (1 if together else 2)
+
+    @property
+    def bfloat16_calls(self) -> int:
+        """How many calls score in bfloat16 side by side; 0: none, it is float32."""
+        return self.ranking_threads(self.processes > 1) if self.bfloat16 else 0
 
     def home_folder(self) -> Home:
         return Home(self.home.resolve())

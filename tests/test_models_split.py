@@ -27,6 +27,7 @@ from test_models_heads_watch import THRESHOLDS, watch_grid
 from data.config import Config
 from data.features.layout import Block, build_layout
 from data.features.targets import TargetStats
+from models.bfloat16 import Bfloat16Session
 from models.encoder import ORDER
 from models.export import export_scorer, split_facts
 from models.network import Network
@@ -172,9 +173,12 @@ def test_the_compiled_scorer_is_the_plain_network(kind: str, data: st.DataObject
         np.testing.assert_array_equal(beforehand.predictions, scores.predictions)
     request = requested(network, 70, seed=70)  # enough for two threads
     expected, gates = plain(network, request)
-    shared = Scorer.load(tmp_path, threads=2).score(*(request[side] for side in ORDER))
-    np.testing.assert_allclose(shared.predictions, expected, **CLOSE)
-    np.testing.assert_allclose(shared.gates, gates, **CLOSE)
+    shared, elsewhere = Scorer.load(tmp_path, threads=2), Scorer.load(tmp_path)
+    elsewhere._session = Bfloat16Session(tmp_path / SCORER_FILE, precision="f32")  # the runtime that has bfloat16
+    for other in (shared, elsewhere):
+        scores = other.score(*(request[side] for side in ORDER))
+        np.testing.assert_allclose(scores.predictions, expected, **CLOSE)
+        np.testing.assert_allclose(scores.gates, gates, **CLOSE)
 
 
 def test_the_bundle_says_what_is_split() -> None:

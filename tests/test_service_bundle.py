@@ -20,10 +20,12 @@ from data.features.state import FeatureState
 from data.feedback.export import export_days
 from data.home import Home
 from data.log import read_day
+from models.bfloat16 import Bfloat16Session, supported
 from models.registry import Registry
 from service.app import create_app
-from service.loading import load_users
+from service.loading import load_champion, load_users
 from service.models_api import ModelsReport as Models
+from service.precision import ranking_scores
 from service.schemas import Answer
 from service.settings import Settings
 from tests.service_fakes import wait_until_loaded
@@ -68,6 +70,15 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, int, np.n
     version = publish(CONFIG, home, Plan((*days[:-1],), None, (), "test"), learner, {})
     Registry(home).promote(CONFIG.name, version)
     return home, version, predictions
+
+
+def test_it_may_be_scored_in_bfloat16(published: tuple[Home, int, np.ndarray]) -> None:
+    """Where the processor can; else it is float32 that is asked for here."""
+    plain, other = (load_champion(Settings(home=published[0].root, bfloat16=asked)) for asked in (False, True))
+    assert (type(other.scorer._session) is Bfloat16Session) == supported()
+    rows = np.arange(-1, len(plain.features.video_ids))
+    expected, found = (ranking_scores(serving, "u1", rows) for serving in (plain, other))
+    np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
 @pytest.fixture(scope="module")
