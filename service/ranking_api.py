@@ -44,7 +44,7 @@ async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Re
     request.state.request_id = request_id = stamped(request.state.request_id, body.user_id)
     structlog.contextvars.bind_contextvars(request_id=request_id)
     try:
-        run = runtime.lane.run_here if _waits_for_nothing(body, serving, runtime) else runtime.lane.run
+        run = runtime.lane.run_here if _may_stay(body, serving, runtime) else runtime.lane.run
         answer = await run(until - begun, _respond, body, limit, serving, runtime, request_id, until)
         return Response(answer, media_type="application/json")
     except TimeoutError:
@@ -52,9 +52,10 @@ async def _answer(body: SlateRequest, limit: int | None, request: Request) -> Re
         raise Problem(503, detail, headers={"retry-after": "1"}) from None
 
 
-def _waits_for_nothing(body: SlateRequest, serving: Serving, runtime: Runtime) -> bool:
-    """Whether ranking is computing and nothing else: no generators, and no profile that is on disk."""
-    if not isinstance(body, RankRequest):
+def _may_stay(body: SlateRequest, serving: Serving, runtime: Runtime) -> bool:
+    """Whether this may be ranked on the event loop: it waits for nothing (no generators, no profile that is on disk), and
+    no other worker's requests pass through here."""
+    if runtime.together or not isinstance(body, RankRequest):
         return False
     feedback, since = runtime.feedback, serving.features.state.boundary
     return feedback is None or feedback.at_hand(serving.name, body.user_id, since)
