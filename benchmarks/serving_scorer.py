@@ -28,6 +28,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ from data.home import Home
 WAYS = Path(__file__).with_name("serving_ways.py")
 CANDIDATES = (100, 500, 1000, 2000)
 CALLS = 3
+PAUSE = 0.1
+"""Seconds before each turn: the threads of the process before spin on after their last call, and the scheduler then puts
+both of the next one's on the other core."""
 PLAIN = ("onnx_plain", "openvino_plain", "litert_plain")
 LABELS = {
     "limit": "GEMM limit",
@@ -106,6 +110,7 @@ def measure(home: Home, name: str, threads: int, rounds: int) -> dict[str, Any]:
     times: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
         for way, n in turns.sample(places := [(way, n) for way in workers for n in CANDIDATES], len(places)):
+            time.sleep(PAUSE)
             times.setdefault((way, n), []).extend(workers[way].ask(n))
     for worker in workers.values():
         worker.close()
