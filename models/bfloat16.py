@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import WatchNextError
+from data.errors import BundleError, WatchNextError
 
 ONE_ROW = ("user", "context")
-"""The sides of which the graph takes one row, by the beginnings of its inputs' names; of all others any number."""
+"""The sides of which a request has one row, with which the names of their inputs begin; ``video`` and ``cross`` have one per
+candidate."""
 
 
 def supported() -> bool:
@@ -31,24 +32,31 @@ class Bfloat16Session:
         threads: that one call may use.
         calls: that may run side by side; more wait.
         precision: of the products, by OpenVINO's names; ``f32`` is for tests.
+
+    Raises:
+        BundleError: OpenVINO can't run the graph.
+        WatchNextError: it is not installed.
     """
 
     def __init__(self, path: Path, threads: int = 1, calls: int = 1, precision: str = "bf16") -> None:
-        core = _openvino().Core()
-        model = core.read_model(path)
-        rows = {port.get_any_name(): port.get_partial_shape() for port in model.inputs}
-        for name, shape in rows.items():
-            shape[0] = 1 if name.startswith(ONE_ROW) else -1
-        model.reshape(rows)
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "NUM_STREAMS": 1,  # it runs in the caller's thread; of more, each has its own, which must be woken
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # several workers would all pin theirs to the first cores
         }
+        core = _openvino().Core()
         self._idle: LifoQueue[Any] = LifoQueue()
-        for _ in range(calls):
-            self._idle.put(core.compile_model(model, "CPU", settings).create_infer_request())
+        try:
+            model = core.read_model(path)
+            rows = {port.get_any_name(): port.get_partial_shape() for port in model.inputs}
+            for name, shape in rows.items():
+                shape[0] = 1 if name.startswith(ONE_ROW) else -1
+            model.reshape(rows)
+            for _ in range(calls):
+                self._idle.put(core.compile_model(model, "CPU", settings).create_infer_request())
+        except RuntimeError as error:
+            raise BundleError(f"OpenVINO can't run {path}: {str(error).strip().splitlines()[-1]}") from None
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         request = self._idle.get()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data.errors import BundleError
 from data.features.layout import Block
-from models.bfloat16 import Bfloat16Session
+from models.bfloat16 import ONE_ROW, Bfloat16Session
 from models.calibration import Calibration, Predictions
 
 SCORER_FILE = "scorer.onnx"
@@ -29,8 +29,6 @@ FACTS = "watchnext"
 """The key of the model's metadata under which the facts stand, as JSON."""
 FORMATS = (1, 2)
 """Those that are read; the last is written. In 1 the graph always takes the videos as they come."""
-ONE_ROW = ("user", "context")
-"""The sides of which a request has one row; ``video`` and ``cross`` have one per candidate."""
 
 
 class Scores(NamedTuple):

@@ -7,6 +7,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from data.errors import BundleError
 from models.bfloat16 import supported
 from models.ranking import combine
 from models.scorer import Scorer
@@ -22,8 +23,8 @@ MOST = 0.01
 
 
 def in_bfloat16(serving: Serving, extra: Path, calls: int) -> Serving:
-    """The bundle, scored in bfloat16 by ``calls`` threads at once; as it came where that is not to be had here, or more than
-    :data:`MOST` of the pairs change order.
+    """The bundle, scored in bfloat16 by ``calls`` threads at once; as it came where the processor or OpenVINO can't, or more
+    than :data:`MOST` of the pairs change order.
 
     Args:
         extra: the folder of the bundle's scorer.
@@ -34,7 +35,11 @@ def in_bfloat16(serving: Serving, extra: Path, calls: int) -> Serving:
     if not supported():
         log.warning("scored in float32: this processor has no products in bfloat16")
         return serving
-    scorer = Scorer.load(extra, bfloat16=calls)
+    try:
+        scorer = Scorer.load(extra, bfloat16=calls)
+    except BundleError as error:
+        log.warning("scored in float32", version=serving.version, reason=str(error))
+        return serving
     fast = replace(serving, scorer=scorer, encode=scorer.keeping(len(serving.features.video_ids) + 1))
     swapped = pairs_swapped(serving, fast)
     if swapped > MOST:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from network_samples import CONTEXT, CROSS, USER, VIDEO, one_request, random_blocks, small_config, small_trainer
 
-from data.errors import WatchNextError
+from data.errors import BundleError, WatchNextError
 from data.features.layout import Block
 from models import bfloat16
+from models.bfloat16 import Bfloat16Session
 from models.encoder import ORDER
 from models.export import export_scorer
 from models.scorer import SCORER_FILE, Scorer, Scores
@@ -59,6 +60,12 @@ def test_threads_may_share_it_and_more_than_there_is_room_for_wait(exported: Pat
         together = list(pool.map(lambda request: scores(scorer, request).predictions, requests * 5))
     for one, other in zip(alone * 5, together, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_what_it_cannot_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / SCORER_FILE).write_bytes(b"no model")
+    with pytest.raises(BundleError, match=rf"OpenVINO can't run .*{SCORER_FILE}: ."):
+        Bfloat16Session(tmp_path / SCORER_FILE)
 
 
 def test_without_openvino_it_says_what_to_install(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

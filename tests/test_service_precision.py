@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.errors import BundleError
 from data.features.layout import Block
 from models.scorer import Scorer, Scores
 from service import precision
@@ -70,6 +71,16 @@ def test_a_bundle_whose_order_does_not(loaded: list[FakeScorer]) -> None:
     one = serving()
     loaded.append(Shifted(row_1=500.0, row_2=-500.0))
     assert in_bfloat16(one, Path("unread"), calls=1) is one
+
+
+def test_a_graph_that_cannot_be_run_in_it(loaded: list[FakeScorer]) -> None:
+    def refused(folder: Path, bfloat16: int) -> Scorer:
+        raise BundleError("OpenVINO can't run it")
+
+    one = serving()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "load", refused)
+        assert in_bfloat16(one, Path("unread"), calls=1) is one
 
 
 def test_a_processor_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
