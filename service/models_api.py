@@ -19,7 +19,7 @@ from service.loading import served_name
 from service.problems import Problem, documented
 from service.runtime import Runtime
 from service.schemas import Models, ObjectiveSummary, Strict, Version, Window
-from service.serving import Serving
+from service.serving import Precision, Serving
 from service.shadow import Shadow, ratio
 from service.strict_json import JsonRoute
 from service.together import reports_elsewhere
@@ -102,6 +102,7 @@ class ModelsReport(Models):
     """Champion, trials, and every version with why it stays in the registry."""
 
     refused: str | None = Field(description="why the champion is not what serves")
+    precision: Precision | None = Field(description="of the matrix products by which it is scored; null: nothing serves")
     kept: dict[str, str] = Field(description="by version, why it is never collected")
     shadow: ShadowReport | None
     canary: CanaryReport | None
@@ -128,6 +129,7 @@ def models(request: Request) -> ModelsReport:
         objectives=_objectives(serving) if serving else [],
         versions=[_version(manifest, champion, current) for manifest in reversed(manifests)],
         refused=runtime.slot.refused,
+        precision=serving.precision if serving else None,
         kept={str(version): reason for version, reason in sorted(kept.items())},
         shadow=_shadow(trials.get("shadow"), runtime.slot.shadow),
         canary=_canary(trials.get("canary"), runtime),

@@ -40,7 +40,8 @@ def in_bfloat16(serving: Serving, extra: Path, calls: int) -> Serving:
     except BundleError as error:
         log.warning("scored in float32", version=serving.version, reason=str(error))
         return serving
-    fast = replace(serving, scorer=scorer, encode=scorer.keeping(len(serving.features.video_ids) + 1))
+    encode = scorer.keeping(len(serving.features.video_ids) + 1)
+    fast = replace(serving, scorer=scorer, encode=encode, precision="bfloat16")
     swapped = pairs_swapped(serving, fast)
     if swapped > MOST:
         log.warning("scored in float32: bfloat16 changes the order", version=serving.version, pairs=swapped, most=MOST)

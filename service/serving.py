@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from service.generators.protocol import Source
 if TYPE_CHECKING:
     from service.canary import Canary
     from service.shadow import Shadow
+
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Catalogue(Protocol):
@@ -45,6 +48,7 @@ class Serving:
     taken_down: frozenset[str] = frozenset()
     taken_down_rows: frozenset[int] = frozenset()
     encode: Callable[[Block], Block] = as_it_comes  # from videos' features to what the catalogue has of them
+    precision: Precision = "float32"  # of the scorer's products
     lease: Lease | None = None  # keeps its folder from being collected, until nothing refers to it any more
 
     @property

@@ -20,7 +20,7 @@ from data.features.state import FeatureState
 from data.feedback.export import export_days
 from data.home import Home
 from data.log import read_day
-from models.bfloat16 import Bfloat16Session, supported
+from models.bfloat16 import supported
 from models.registry import Registry
 from service.app import create_app
 from service.loading import load_champion, load_users
@@ -75,7 +75,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, int, np.n
 def test_it_may_be_scored_in_bfloat16(published: tuple[Home, int, np.ndarray]) -> None:
     """Where the processor can; else it is float32 that is asked for here."""
     plain, other = (load_champion(Settings(home=published[0].root, bfloat16=asked)) for asked in (False, True))
-    assert (type(other.scorer._session) is Bfloat16Session) == supported()
+    assert (plain.precision, other.precision) == ("float32", "bfloat16" if supported() else "float32")
     rows = np.arange(-1, len(plain.features.video_ids))
     expected, found = (ranking_scores(serving, "u1", rows) for serving in (plain, other))
     np.testing.assert_allclose(found, expected, rtol=0.02)
@@ -256,6 +256,7 @@ def assert_features_vary(batch: Batch) -> None:
 
 def test_models_says_what_there_is(published: tuple[Home, int, np.ndarray], client: TestClient) -> None:
     models = Models.model_validate(client.get("/v1/models").json())
+    assert models.precision == "float32"
     version = published[1]
     assert (models.name, models.champion, models.serving) == ("small", version, version)
     (only,) = models.versions

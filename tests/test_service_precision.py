@@ -65,6 +65,7 @@ def test_a_bundle_whose_order_bears_it(loaded: list[FakeScorer]) -> None:
     loaded.append(scorer)
     found = in_bfloat16(one, Path("unread"), calls=3)
     assert (found.scorer, found.version, found.catalogue) == (scorer, one.version, one.catalogue)
+    assert (one.precision, found.precision) == ("float32", "bfloat16")
 
 
 def test_a_bundle_whose_order_does_not(loaded: list[FakeScorer]) -> None:
