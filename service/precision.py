@@ -51,14 +51,15 @@ def in_bfloat16(serving: Serving, extra: Path, calls: int) -> Serving:
 
 
 def pairs_swapped(one: Serving, other: Serving) -> float:
-    """The share of pairs of videos that the two put in opposite order, for users of the bundle at its state's end."""
+    """The share of pairs of videos that the two put in opposite order, for users of the bundle at its state's end; a score
+    that is not finite stands in no order, so that its pairs count too."""
     videos, users = len(one.features.video_ids), one.features.state.knowledge.vocabularies["user_id"].texts[:USERS]
     rows = np.unique(np.linspace(0, videos - 1, min(VIDEOS, videos)).astype(np.int64))
     changed = pairs = 0
     for user_id in users:
         scores = (ranking_scores(serving, user_id, rows) for serving in (one, other))
         order, moved = (np.sign(np.subtract.outer(own, own)) for own in scores)
-        changed, pairs = changed + int((order * moved < 0).sum()), pairs + int((order != 0).sum())
+        changed, pairs = changed + int((~(order * moved >= 0)).sum()), pairs + int((order != 0).sum())
     return changed / max(pairs, 1)
 
 

@@ -19,8 +19,6 @@ from tests.service_fakes import FakeScorer, serving
 class Shifted(FakeScorer):
     """The fake's predictions, some of them a little off."""
 
-    encoded = 0
-
     def __init__(self, **off: float) -> None:
         self.off = {int(row.removeprefix("row_")): by for row, by in off.items()}
 
@@ -68,20 +66,27 @@ def test_a_bundle_whose_order_bears_it(loaded: list[FakeScorer]) -> None:
     assert (one.precision, found.precision) == ("float32", "bfloat16")
 
 
+def test_a_bundle_that_says_nothing_in_it(loaded: list[FakeScorer]) -> None:
+    one = serving()
+    rows = one.catalogue.take(np.arange(len(one.features.video_ids))).ints[:, 0]
+    loaded.append(Shifted(**{f"row_{row}": np.nan for row in rows.tolist()}))
+    assert in_bfloat16(one, Path("unread"), calls=1) is one
+
+
 def test_a_bundle_whose_order_does_not(loaded: list[FakeScorer]) -> None:
     one = serving()
     loaded.append(Shifted(row_1=500.0, row_2=-500.0))
     assert in_bfloat16(one, Path("unread"), calls=1) is one
 
 
-def test_a_graph_that_cannot_be_run_in_it(loaded: list[FakeScorer]) -> None:
+@pytest.mark.usefixtures("loaded")
+def test_a_graph_that_cannot_be_run_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(folder: Path, bfloat16: int) -> Scorer:
         raise BundleError("OpenVINO can't run it")
 
     one = serving()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scorer, "load", refused)
-        assert in_bfloat16(one, Path("unread"), calls=1) is one
+    monkeypatch.setattr(Scorer, "load", refused)
+    assert in_bfloat16(one, Path("unread"), calls=1) is one
 
 
 def test_a_processor_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
