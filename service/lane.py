@@ -113,10 +113,12 @@ class Lane:
             ours, job.claimed = not job.claimed, True
             return ours
 
-    def _leave(self, took: float = 0.0) -> None:
+    def _leave(self, took: float | None = None) -> None:
+        """``took``: seconds; None: it was never begun, which says nothing of how long work takes."""
         with self._lock:
             self.taken -= 1
-            self._longest = max(took, FORGET * self._longest)
+            if took is not None:
+                self._longest = max(took, FORGET * self._longest)
 
     async def _alone(self) -> bool:
         """Whether no other request came in the same round of the loop: all that did have said so when the next begins."""

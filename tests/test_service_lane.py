@@ -131,6 +131,23 @@ def test_a_lone_request_crosses_to_no_thread_where_work_was_quick_of_late(monkey
     lane.close()
 
 
+def test_what_was_never_begun_says_nothing_of_how_long_work_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.lane, "QUICK", 0.3)
+    lane, release = Lane(threads=1, waiting=40), Event()
+
+    async def ask() -> str:
+        holds = asyncio.create_task(lane.run(60, release.wait, 60))
+        await asyncio.sleep(0)
+        given_up = await asyncio.gather(*(lane.run(0.001, where) for _ in range(40)), return_exceptions=True)
+        assert {type(error) for error in given_up} == {TimeoutError}
+        release.set()
+        await holds
+        return await lane.run_here(60, where)
+
+    assert asyncio.run(ask()) == "rank_1"
+    lane.close()
+
+
 @pytest.mark.usefixtures("all_is_quick")
 def test_requests_that_come_together_share_the_threads() -> None:
     lane = Lane(threads=2, waiting=1)
