@@ -4,9 +4,9 @@
 
 Needs the ingested days of training/presets/kuairand.toml in ``$WATCHNEXT_HOME``. Per seed the preset's network is trained
 on 25 April to 2 May 2022, and 3 to 5 May are predicted in fp32 and in bf16: AUC over rows, GAUC within slates (features as
-of a slate's first row), and the share of a slate's pairs that change order; beside it, how many do between two
-seeds in float32. A minute a seed. Prints a table and writes
-``$WATCHNEXT_HOME/benchmarks/serving_bf16.json``. The other half, what it gains, is in ``benchmarks/serving_scorer.py``.
+of a slate's first row), and the share of a slate's pairs that change order; beside it, how many do between two seeds in
+float32. A minute a seed. Prints a table and writes ``$WATCHNEXT_HOME/benchmarks/serving_bf16.json``. The other half, what it
+gains, is in ``benchmarks/serving_scorer.py``.
 """
 
 import argparse
