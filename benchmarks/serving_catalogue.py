@@ -132,7 +132,7 @@ def bundle_size(folder: Path) -> dict[str, float]:
 
 def latencies(homes: dict[int, Home], rounds: int) -> dict[int, float]:
     """Median ms of 500 candidates by size of the catalogue, in turns."""
-    workers = {videos: Worker("ours", Path(sys.executable), home.root, NAME, 1) for videos, home in homes.items()}
+    workers = {videos: Worker("ours", home.root, NAME, 1) for videos, home in homes.items()}
     times: dict[int, list[float]] = {videos: [] for videos in homes}
     try:
         for _ in range(rounds):
